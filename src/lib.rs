@@ -1,1 +1,22 @@
+//! chemtag finds the names of chemicals in scientific text.
 
+mod backend;
+pub mod batch;
+mod decode;
+mod entity;
+mod error;
+pub mod model;
+mod pipeline;
+mod reader;
+pub mod sequence;
+mod source;
+mod tagger;
+pub mod text;
+pub mod tokenizer;
+
+pub use backend::{Backend, CandleBackend, Device, Emissions, Precision};
+pub use entity::{Entity, Offsets};
+pub use error::{Error, Result};
+pub use source::{ModelFiles, ModelSource};
+pub use reader::TagReader;
+pub use tagger::{LoadOptions, Model, TagOptions, Tagger};

@@ -1,0 +1,66 @@
+//! The library's one error type: what went wrong, where, and what to do about it.
+
+use std::io;
+use std::path::PathBuf;
+
+/// What can go wrong in loading a model or tagging a text.
+///
+/// Every message names the place (file, tensor, byte) and what was expected and found there.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file or folder could not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// A stream of text broke off.
+    #[error("cannot read the text: {0}")]
+    Stream(#[source] io::Error),
+    /// A text is not UTF-8.
+    #[error("the text is not UTF-8 at byte {position}: convert it first, or read it with replacement characters")]
+    NotUtf8 {
+        /// Offset of the first byte that is not part of a UTF-8 sequence.
+        position: usize,
+    },
+    /// A model's file is missing, damaged or does not fit its configuration.
+    #[error("{file}: {reason}")]
+    Model {
+        /// The file of the model, as the user named it.
+        file: String,
+        /// What was expected, what was found, and what to do.
+        reason: String,
+    },
+    /// A tensor has another shape than the configuration asks for.
+    #[error("{file}: tensor {tensor} has shape {found:?}, but config.json asks for {expected:?}")]
+    Shape {
+        /// The weights' file.
+        file: String,
+        /// The tensor's name in the file.
+        tensor: String,
+        /// Shape by the configuration.
+        expected: Vec<usize>,
+        /// Shape in the file.
+        found: Vec<usize>,
+    },
+    /// The computing device cannot be used.
+    #[error("{0}")]
+    Device(String),
+    /// An option has a value that makes no sense.
+    #[error("{0}")]
+    Option(String),
+    /// This build does not carry the default model.
+    #[error(
+        "this build does not carry the default model: build with `--features embedded-model`, or name a model folder"
+    )]
+    NoEmbeddedModel,
+    /// The tensor library reported an error.
+    #[error("tensor computation failed: {0}")]
+    Tensor(#[from] candle_core::Error),
+}
+
+/// Result of the library's functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

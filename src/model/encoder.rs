@@ -1,0 +1,234 @@
+//! A packed batch of word pieces -> hidden states [pieces, hidden]: DistilBERT and BERT by one code, on candle.
+//! Post-LayerNorm transformer (Vaswani et al. 2017; Devlin et al. 2019; Sanh et al. 2019), exact erf GELU.
+//! Tensor names are Hugging Face's. In training every operation has a backward pass; in inference fused ones take their place.
+
+use candle_core::{D, DType, Device, Tensor};
+
+use super::attention::AttentionPlan;
+use super::config::{Architecture, EncoderConfig};
+use super::dropout::Dropout;
+use super::weights::Weights;
+use crate::batch::Batch;
+use crate::error::Result;
+
+/// Whether gradients are wanted.
+pub enum Pass<'d> {
+    /// Fused operations without backward pass, no dropout.
+    Inference,
+    /// Differentiable operations and dropout.
+    Training(&'d mut Dropout),
+}
+
+impl Pass<'_> {
+    /// Dropout in training, nothing in inference.
+    pub fn dropout(&mut self, x: Tensor) -> candle_core::Result<Tensor> {
+        match self {
+            Pass::Inference => Ok(x),
+            Pass::Training(dropout) => dropout.apply(&x),
+        }
+    }
+}
+
+/// The encoder's weights on one device.
+pub struct Encoder {
+    config: EncoderConfig,
+    word_embeddings: Tensor,
+    position_embeddings: Tensor,
+    /// Row 0 of BERT's token-type embedding: chemtag reads one segment.
+    token_type: Option<Tensor>,
+    embedding_norm: LayerNorm,
+    layers: Vec<Layer>,
+}
+
+struct Layer {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    attention_output: Linear,
+    attention_norm: LayerNorm,
+    ffn_in: Linear,
+    ffn_out: Linear,
+    ffn_norm: LayerNorm,
+}
+
+/// `y = x Wᵀ + b`, weight [out, in].
+pub struct Linear {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Linear {
+    /// From the tensors `NAME.weight` [out, in] and `NAME.bias` [out].
+    ///
+    /// # Errors
+    /// If one is missing or of another shape.
+    pub fn load(
+        tensor: impl Fn(&str, &[usize]) -> Result<Tensor>,
+        name: &str,
+        input: usize,
+        output: usize,
+    ) -> Result<Self> {
+        Ok(Self {
+            weight: tensor(&format!("{name}.weight"), &[output, input])?,
+            bias: tensor(&format!("{name}.bias"), &[output])?,
+        })
+    }
+
+    /// `x`: [rows, in] -> [rows, out].
+    pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        x.matmul(&self.weight.t()?)?.broadcast_add(&self.bias)
+    }
+}
+
+struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+    eps: f64,
+}
+
+impl LayerNorm {
+    fn load(weights: &Weights, name: &str, config: &EncoderConfig) -> Result<Self> {
+        Ok(Self {
+            weight: weights.encoder_tensor(&format!("{name}.weight"), &[config.hidden])?,
+            bias: weights.encoder_tensor(&format!("{name}.bias"), &[config.hidden])?,
+            eps: config.layer_norm_eps,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, pass: &Pass) -> candle_core::Result<Tensor> {
+        match pass {
+            // candle's fused kernel has no backward pass and would drop the gradient without a word.
+            Pass::Inference => candle_nn::ops::layer_norm(&x.contiguous()?, &self.weight, &self.bias, self.eps as f32),
+            Pass::Training(_) => candle_nn::ops::layer_norm_slow(x, &self.weight, &self.bias, self.eps as f32),
+        }
+    }
+}
+
+/// Tensor names below one layer: DistilBERT's and BERT's.
+struct LayerNames {
+    layer: &'static str,
+    linear: [&'static str; 6],
+    norm: [&'static str; 2],
+}
+
+const DISTILBERT: LayerNames = LayerNames {
+    layer: "transformer.layer",
+    linear: ["attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "ffn.lin1", "ffn.lin2"],
+    norm: ["sa_layer_norm", "output_layer_norm"],
+};
+
+const BERT: LayerNames = LayerNames {
+    layer: "encoder.layer",
+    linear: [
+        "attention.self.query",
+        "attention.self.key",
+        "attention.self.value",
+        "attention.output.dense",
+        "intermediate.dense",
+        "output.dense",
+    ],
+    norm: ["attention.output.LayerNorm", "output.LayerNorm"],
+};
+
+impl Layer {
+    fn load(weights: &Weights, index: usize, config: &EncoderConfig) -> Result<Self> {
+        let names = match config.architecture {
+            Architecture::DistilBert => DISTILBERT,
+            Architecture::Bert => BERT,
+        };
+        let name = |part: &str| format!("{}.{index}.{part}", names.layer);
+        let linear = |i: usize, input, output| {
+            Linear::load(|n, s| weights.encoder_tensor(n, s), &name(names.linear[i]), input, output)
+        };
+        let (hidden, ffn) = (config.hidden, config.ffn);
+        Ok(Self {
+            query: linear(0, hidden, hidden)?,
+            key: linear(1, hidden, hidden)?,
+            value: linear(2, hidden, hidden)?,
+            attention_output: linear(3, hidden, hidden)?,
+            attention_norm: LayerNorm::load(weights, &name(names.norm[0]), config)?,
+            ffn_in: linear(4, hidden, ffn)?,
+            ffn_out: linear(5, ffn, hidden)?,
+            ffn_norm: LayerNorm::load(weights, &name(names.norm[1]), config)?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, plan: &AttentionPlan, heads: usize, pass: &mut Pass) -> candle_core::Result<Tensor> {
+        let training = matches!(pass, Pass::Training(_));
+        let context = plan.attend(
+            &self.query.forward(x)?,
+            &self.key.forward(x)?,
+            &self.value.forward(x)?,
+            heads,
+            |scores| match training {
+                false => candle_nn::ops::softmax_last_dim(scores),
+                true => candle_nn::ops::softmax(scores, D::Minus1),
+            },
+        )?;
+        let attended = pass.dropout(self.attention_output.forward(&context)?)?;
+        let x = self.attention_norm.forward(&(x + attended)?, pass)?;
+        let wide = self.ffn_in.forward(&x)?.gelu_erf()?;
+        let narrow = pass.dropout(self.ffn_out.forward(&wide)?)?;
+        self.ffn_norm.forward(&(x + narrow)?, pass)
+    }
+}
+
+impl Encoder {
+    /// Takes the encoder's tensors out of a checkpoint.
+    ///
+    /// # Errors
+    /// If one is missing or its shape does not fit `config`.
+    pub fn load(weights: &Weights, config: &EncoderConfig) -> Result<Self> {
+        let table = |name: &str, rows: usize| {
+            weights.encoder_tensor(&format!("embeddings.{name}_embeddings.weight"), &[rows, config.hidden])
+        };
+        let token_type = match config.architecture {
+            Architecture::DistilBert => None,
+            Architecture::Bert => Some(table("token_type", config.token_types)?.narrow(0, 0, 1)?),
+        };
+        Ok(Self {
+            word_embeddings: table("word", config.vocab_size)?,
+            position_embeddings: table("position", config.max_positions)?,
+            token_type,
+            embedding_norm: LayerNorm::load(weights, "embeddings.LayerNorm", config)?,
+            layers: (0..config.layers).map(|i| Layer::load(weights, i, config)).collect::<Result<_>>()?,
+            config: config.clone(),
+        })
+    }
+
+    /// The sizes it was loaded with.
+    pub fn config(&self) -> &EncoderConfig {
+        &self.config
+    }
+
+    /// Where its weights lie.
+    pub fn device(&self) -> &Device {
+        self.word_embeddings.device()
+    }
+
+    /// Number format of its weights and hidden states.
+    pub fn dtype(&self) -> DType {
+        self.word_embeddings.dtype()
+    }
+
+    /// Hidden states [pieces, hidden] of a packed batch with at least one piece.
+    ///
+    /// # Errors
+    /// If the tensor library fails, out of memory included.
+    pub fn forward(&self, batch: &Batch, pass: &mut Pass) -> Result<Tensor> {
+        let device = self.device();
+        let plan = AttentionPlan::new(&batch.cu_seqlens, self.dtype(), device)?;
+        let ids = Tensor::new(batch.piece_ids.as_slice(), device)?;
+        let positions = Tensor::new(batch.positions.as_slice(), device)?;
+        let mut x =
+            (self.word_embeddings.index_select(&ids, 0)? + self.position_embeddings.index_select(&positions, 0)?)?;
+        if let Some(token_type) = &self.token_type {
+            x = x.broadcast_add(token_type)?;
+        }
+        let mut x = pass.dropout(self.embedding_norm.forward(&x, pass)?)?;
+        for layer in &self.layers {
+            x = layer.forward(&x, &plan, self.config.heads, pass)?;
+        }
+        Ok(x)
+    }
+}

@@ -1,0 +1,104 @@
+//! The network: configuration, weights, encoder, heads and CRF, on candle. It is the reference that the other engines are held to,
+//! what training trains, and the way to a GPU.
+
+pub mod attention;
+pub mod config;
+pub mod crf;
+pub mod dropout;
+pub mod encoder;
+pub mod gather;
+pub mod weights;
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::batch::Batch;
+use crate::error::Result;
+use config::ModelConfig;
+use crf::{Crf, TAGS};
+use encoder::{Encoder, Linear, Pass};
+use gather::RowGather;
+use weights::Weights;
+
+/// Names of the heads' and the CRF's tensors; `classifier` is Hugging Face's name for a token classifier's head, the CRF's names are pytorch-crf's.
+pub mod names {
+    /// Span head: linear from the hidden state of a word's first piece to O, B, I.
+    pub const SPAN_HEAD: &str = "classifier";
+    /// Class head: linear from the same hidden state to the classes.
+    pub const CLASS_HEAD: &str = "class_classifier";
+    /// Score of each tag at the first word, [3].
+    pub const CRF_START: &str = "crf.start_transitions";
+    /// Score of each tag at the last word, [3].
+    pub const CRF_END: &str = "crf.end_transitions";
+    /// Score of each pair of neighbouring tags, [from, to].
+    pub const CRF_TRANSITIONS: &str = "crf.transitions";
+}
+
+/// Encoder, span head and class head.
+pub struct Network {
+    encoder: Encoder,
+    span_head: Linear,
+    class_head: Option<Linear>,
+}
+
+/// What the heads say of each word of a batch.
+pub struct HeadOutput {
+    /// Emission scores [words, 3] for O, B, I.
+    pub emissions: Tensor,
+    /// Class logits [words, classes]; absent without a class head.
+    pub class_logits: Option<Tensor>,
+}
+
+impl Network {
+    /// Takes the network's tensors out of a checkpoint.
+    ///
+    /// # Errors
+    /// If one is missing or its shape does not fit `config`.
+    pub fn load(weights: &Weights, config: &ModelConfig) -> Result<Self> {
+        let hidden = config.encoder.hidden;
+        let head = |name, outputs| Linear::load(|n, s| weights.tensor(n, s), name, hidden, outputs);
+        let classes = config.tagger.classes.len();
+        Ok(Self {
+            encoder: Encoder::load(weights, &config.encoder)?,
+            span_head: head(names::SPAN_HEAD, TAGS)?,
+            class_head: (classes > 0).then(|| head(names::CLASS_HEAD, classes)).transpose()?,
+        })
+    }
+
+    /// The encoder below the heads.
+    pub fn encoder(&self) -> &Encoder {
+        &self.encoder
+    }
+
+    /// Reads a batch with at least one word.
+    ///
+    /// # Errors
+    /// If the tensor library fails, out of memory included.
+    pub fn forward(&self, batch: &Batch, pass: &mut Pass) -> Result<HeadOutput> {
+        let hidden = self.encoder.forward(batch, pass)?;
+        let starts: Vec<Option<u32>> = batch.word_starts.iter().map(|&start| Some(start)).collect();
+        let words = RowGather::new(&starts, batch.pieces(), hidden.device())?.apply(&hidden)?;
+        let words = pass.dropout(words)?;
+        Ok(HeadOutput {
+            emissions: self.span_head.forward(&words)?,
+            class_logits: self.class_head.as_ref().map(|head| head.forward(&words)).transpose()?,
+        })
+    }
+}
+
+/// Reads the CRF's scores from a checkpoint.
+///
+/// # Errors
+/// If one is missing or of another shape.
+pub fn load_crf(weights: &Weights) -> Result<Crf> {
+    let read = |name, shape: &[usize]| -> Result<Vec<f32>> {
+        let tensor = weights.tensor(name, shape)?.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
+        Ok(tensor.flatten_all()?.to_vec1()?)
+    };
+    let (start, end) = (read(names::CRF_START, &[TAGS])?, read(names::CRF_END, &[TAGS])?);
+    let transitions = read(names::CRF_TRANSITIONS, &[TAGS, TAGS])?;
+    Ok(Crf {
+        start: std::array::from_fn(|i| start[i]),
+        end: std::array::from_fn(|i| end[i]),
+        transitions: std::array::from_fn(|from| std::array::from_fn(|to| transitions[from * TAGS + to])),
+    })
+}

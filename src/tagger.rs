@@ -1,0 +1,249 @@
+//! The tagger: a model, loaded once and shared, and the options of its use. Text in, [`Entity`] out.
+
+use std::borrow::Cow;
+use std::io::Read;
+use std::sync::Arc;
+
+use rayon::ThreadPool;
+
+use crate::backend::{Backend, CandleBackend, Device, Precision};
+use crate::decode::Mention;
+use crate::entity::Entity;
+use crate::error::{Error, Result};
+use crate::model::config::ModelConfig;
+use crate::model::crf::Crf;
+use crate::model::load_crf;
+use crate::pipeline::Pipeline;
+use crate::reader::TagReader;
+use crate::source::{ModelFiles, ModelSource};
+use crate::text::sentences;
+use crate::tokenizer::WordPieces;
+
+/// Where and how a model is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct LoadOptions {
+    /// Where to compute.
+    pub device: Device,
+    /// Number format of the weights.
+    pub precision: Precision,
+}
+
+/// How a tagger reads.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TagOptions {
+    /// `None`: the mentions on the model's best path. `Some(p)`: the best mentions that do not overlap and whose score is at least `p`,
+    /// so that a low value finds more than the best path holds and a high one less.
+    pub threshold: Option<f32>,
+    /// Most word pieces that the model reads at once; larger is faster on a GPU and takes more memory.
+    pub token_budget: usize,
+    /// Threads; `None` for those of the process's rayon pool.
+    pub threads: Option<usize>,
+    /// Read every sentence alone instead of with its neighbours. Slightly less precise.
+    pub lone_sentences: bool,
+}
+
+impl Default for TagOptions {
+    fn default() -> Self {
+        Self { threshold: None, token_budget: 2048, threads: None, lone_sentences: false }
+    }
+}
+
+/// A loaded model: configuration, tokenizer, CRF and the engine with the weights.
+pub struct Model {
+    config: ModelConfig,
+    tokenizer: Arc<WordPieces>,
+    crf: Crf,
+    backend: Box<dyn Backend>,
+    classes: Vec<Arc<str>>,
+    hash: String,
+}
+
+impl Model {
+    /// Loads a model from its files.
+    ///
+    /// # Errors
+    /// If a file is damaged or does not fit the others, or the device cannot be used.
+    pub fn load(files: &ModelFiles, options: LoadOptions) -> Result<Self> {
+        let config = ModelConfig::from_json(&files.config, &files.names[0])?;
+        let tokenizer = WordPieces::from_json(&files.tokenizer, &files.names[1], config.encoder.vocab_size)?;
+        let (backend, weights) =
+            CandleBackend::load(&files.weights, &files.names[2], &config, options.device, options.precision)?;
+        let crf = load_crf(&weights)?;
+        Ok(Self { hash: files.hash(), ..Self::from_parts(config, Arc::new(tokenizer), crf, Box::new(backend)) })
+    }
+
+    /// Puts a model together from its parts, such as a network in training.
+    pub fn from_parts(config: ModelConfig, tokenizer: Arc<WordPieces>, crf: Crf, backend: Box<dyn Backend>) -> Self {
+        let classes = config.tagger.classes.iter().map(|class| class.as_str().into()).collect();
+        Self { config, tokenizer, crf, backend, classes, hash: String::new() }
+    }
+
+    /// The model's `config.json`.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The model's tokenizer.
+    pub fn tokenizer(&self) -> &WordPieces {
+        &self.tokenizer
+    }
+
+    /// The model's CRF.
+    pub fn crf(&self) -> &Crf {
+        &self.crf
+    }
+
+    /// The engine that holds the weights.
+    pub fn backend(&self) -> &dyn Backend {
+        &*self.backend
+    }
+
+    /// SHA-256 of the model's files ([`ModelFiles::hash`]); empty for a model that was put together from parts.
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+}
+
+/// Finds chemicals in text. A clone shares the model and costs next to nothing; all threads may use one tagger at once.
+///
+/// ```no_run
+/// # fn main() -> chemtag::Result<()> {
+/// let tagger = chemtag::Tagger::load("models/chemtag-small")?;
+/// let text = "Aspirin was dissolved in tetrahydrofuran (THF).";
+/// for entity in tagger.tag(text)? {
+///     println!("{} {}..{} {:.3}", entity.text, entity.start, entity.end, entity.score);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Tagger {
+    model: Arc<Model>,
+    options: TagOptions,
+    pool: Option<Arc<ThreadPool>>,
+}
+
+impl Tagger {
+    /// Loads a model on the best device there is.
+    ///
+    /// # Errors
+    /// If a file is missing, damaged or does not fit the others.
+    pub fn load(source: impl Into<ModelSource>) -> Result<Self> {
+        Self::load_with(source, LoadOptions::default())
+    }
+
+    /// Loads the default model that this program carries.
+    ///
+    /// # Errors
+    /// [`Error::NoEmbeddedModel`] if it was built without the feature `embedded-model`.
+    pub fn load_default() -> Result<Self> {
+        Self::load(ModelSource::Embedded)
+    }
+
+    /// Loads a model as `options` say.
+    ///
+    /// # Errors
+    /// As [`Tagger::load`]; also if the device cannot be used.
+    pub fn load_with(source: impl Into<ModelSource>, options: LoadOptions) -> Result<Self> {
+        let files = ModelFiles::read(&source.into())?;
+        Ok(Self::from_model(Arc::new(Model::load(&files, options)?)))
+    }
+
+    /// A tagger on a model that is loaded already.
+    pub fn from_model(model: Arc<Model>) -> Self {
+        Self { model, options: TagOptions::default(), pool: None }
+    }
+
+    /// The same model with other options.
+    ///
+    /// # Errors
+    /// [`Error::Option`] if a value makes no sense or the threads cannot be started.
+    pub fn with_options(&self, options: TagOptions) -> Result<Self> {
+        if let Some(threshold) = options.threshold
+            && !(threshold > 0. && threshold <= 1.)
+        {
+            return Err(Error::Option(format!("the threshold is {threshold}, but must be above 0 and at most 1")));
+        }
+        if options.token_budget == 0 {
+            return Err(Error::Option("the token budget is 0, but must be at least 1".into()));
+        }
+        let pool = match options.threads {
+            None => None,
+            Some(0) => return Err(Error::Option("the number of threads is 0, but must be at least 1".into())),
+            same if same == self.options.threads => self.pool.clone(),
+            Some(threads) => {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+                Some(Arc::new(pool.map_err(|e| Error::Option(format!("cannot start {threads} threads: {e}")))?))
+            }
+        };
+        Ok(Self { model: self.model.clone(), options, pool })
+    }
+
+    /// The options in force.
+    pub fn options(&self) -> &TagOptions {
+        &self.options
+    }
+
+    /// The model, shared with all clones.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// The chemicals in a text, in order.
+    ///
+    /// # Errors
+    /// If the device fails, out of memory included.
+    pub fn tag<'t>(&self, text: &'t str) -> Result<Vec<Entity<'t>>> {
+        Ok(self.tag_batch(&[text])?.pop().unwrap_or_default())
+    }
+
+    /// The chemicals in each of several texts. Texts share batches, which is faster than one call for each; the result is the same.
+    ///
+    /// # Errors
+    /// As [`Tagger::tag`].
+    pub fn tag_batch<'t>(&self, texts: &[&'t str]) -> Result<Vec<Vec<Entity<'t>>>> {
+        let found = self.in_pool(|| {
+            let mut pipeline = Pipeline::new(&self.model, &self.options);
+            for text in texts {
+                for sentence in sentences(text) {
+                    pipeline.push_sentence(text, &sentence, 0)?;
+                }
+                pipeline.end_document();
+            }
+            pipeline.run()?;
+            Ok(pipeline.take_found())
+        })?;
+        let mut entities: Vec<Vec<Entity>> = texts.iter().map(|_| Vec::new()).collect();
+        for mention in found {
+            let document = mention.document as usize;
+            let text = Cow::Borrowed(&texts[document][mention.range.clone()]);
+            entities[document].push(self.entity(mention, text));
+        }
+        Ok(entities)
+    }
+
+    /// The chemicals in one document that is read as it comes, in bounded memory however long it is.
+    ///
+    /// Offsets count bytes from the start of the stream. Results are those of [`Tagger::tag`] on the whole text.
+    pub fn tag_reader<R: Read>(&self, reader: R) -> TagReader<'_, R> {
+        TagReader::new(self, reader)
+    }
+
+    /// Runs in the tagger's own threads, if it has any.
+    pub(crate) fn in_pool<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        match &self.pool {
+            Some(pool) => pool.install(work),
+            None => work(),
+        }
+    }
+
+    pub(crate) fn entity<'t>(&self, mention: Mention, text: Cow<'t, str>) -> Entity<'t> {
+        Entity {
+            start: mention.range.start,
+            end: mention.range.end,
+            text,
+            class: mention.class.and_then(|class| self.model.classes.get(class).cloned()),
+            score: mention.posterior as f32,
+        }
+    }
+}

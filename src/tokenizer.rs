@@ -1,0 +1,145 @@
+//! Words -> word pieces, by the model's own `tokenizer.json` (crate `tokenizers`), each distinct word once.
+//! A word is encoded alone: neither its neighbours nor white space reach the tokenizer, so a cache is exact.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, RwLock};
+
+use tokenizers::Tokenizer;
+
+use crate::error::{Error, Result};
+
+/// The cache is split so that threads seldom wait for each other.
+const SHARDS: usize = 16;
+/// A full shard takes no more words: scientific text repeats its frequent words, and memory stays bounded.
+const WORDS_PER_SHARD: usize = 16 * 1024;
+/// Longer words are not cached.
+const LONGEST_CACHED_BYTES: usize = 64;
+/// Only this much of a word is encoded; WordPiece gives up on words far shorter than this anyway.
+const LONGEST_ENCODED_BYTES: usize = 1024;
+
+type Shard = RwLock<HashMap<Box<str>, Arc<[u32]>>>;
+
+/// A WordPiece tokenizer for single words.
+pub struct WordPieces {
+    tokenizer: Tokenizer,
+    cls: u32,
+    sep: u32,
+    unknown: u32,
+    hasher: RandomState,
+    shards: [Shard; SHARDS],
+}
+
+impl WordPieces {
+    /// Reads a `tokenizer.json`; `file` names it in messages, `vocab_size` is the number of rows of the model's embedding.
+    ///
+    /// # Errors
+    /// [`Error::Model`] if it is no tokenizer, lacks `[CLS]`, `[SEP]` or `[UNK]`, or has ids beyond `vocab_size`.
+    pub fn from_json(json: &[u8], file: &str, vocab_size: usize) -> Result<Self> {
+        let fail = |reason: String| Error::Model { file: file.into(), reason };
+        let mut tokenizer =
+            Tokenizer::from_bytes(json).map_err(|e| fail(format!("not a tokenizer of Hugging Face's format: {e}")))?;
+        tokenizer.with_padding(None);
+        tokenizer.with_truncation(None).map_err(|e| fail(e.to_string()))?;
+        let highest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0) as usize;
+        if highest >= vocab_size {
+            return Err(fail(format!("its highest piece id is {highest}, but the model has only {vocab_size} pieces")));
+        }
+        let special = |name: &str| tokenizer.token_to_id(name).ok_or_else(|| fail(format!("piece {name} is missing")));
+        let (cls, sep, unknown) = (special("[CLS]")?, special("[SEP]")?, special("[UNK]")?);
+        Ok(Self { tokenizer, cls, sep, unknown, hasher: RandomState::new(), shards: Default::default() })
+    }
+
+    /// Id of the piece that begins every sequence.
+    pub fn cls(&self) -> u32 {
+        self.cls
+    }
+
+    /// Id of the piece that ends every sequence.
+    pub fn sep(&self) -> u32 {
+        self.sep
+    }
+
+    /// Number of pieces in the vocabulary.
+    pub fn vocab_size(&self) -> usize {
+        self.tokenizer.get_vocab_size(true)
+    }
+
+    /// Ids of a word's pieces, at least one.
+    pub fn pieces(&self, word: &str) -> Arc<[u32]> {
+        if word.len() > LONGEST_CACHED_BYTES {
+            return self.encode(&word[..word.floor_char_boundary(LONGEST_ENCODED_BYTES)]);
+        }
+        let shard = &self.shards[self.hasher.hash_one(word) as usize % SHARDS];
+        // A poisoned lock still guards a whole map: entries are inserted in one step.
+        if let Some(pieces) = shard.read().unwrap_or_else(|e| e.into_inner()).get(word) {
+            return pieces.clone();
+        }
+        let pieces = self.encode(word);
+        let mut words = shard.write().unwrap_or_else(|e| e.into_inner());
+        if words.len() < WORDS_PER_SHARD {
+            words.insert(word.into(), pieces.clone());
+        }
+        pieces
+    }
+
+    fn encode(&self, word: &str) -> Arc<[u32]> {
+        match self.tokenizer.encode_fast(word, false) {
+            Ok(encoding) if !encoding.get_ids().is_empty() => encoding.get_ids().into(),
+            // Control characters vanish in the normaliser; the word still needs a piece to carry its tag.
+            _ => [self.unknown].into(),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A tokenizer of a few pieces in the layout of BERT's.
+    pub(crate) fn small() -> WordPieces {
+        let pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "benz", "##ene", "##o", "ethan", "##ol", ".", "a"];
+        let vocab: serde_json::Map<_, _> =
+            pieces.iter().enumerate().map(|(id, piece)| (piece.to_string(), id.into())).collect();
+        let json = serde_json::json!({
+            "version": "1.0",
+            "added_tokens": [{"id": 2, "content": "[CLS]", "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": false, "special": true}],
+            "normalizer": {"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
+                "strip_accents": false, "lowercase": false},
+            "pre_tokenizer": {"type": "BertPreTokenizer"},
+            "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+                "max_input_chars_per_word": 64, "vocab": vocab},
+        });
+        WordPieces::from_json(json.to_string().as_bytes(), "tokenizer.json", pieces.len()).unwrap()
+    }
+
+    #[test]
+    fn words_become_pieces_and_repeated_words_share_them() {
+        let pieces = small();
+        assert_eq!(*pieces.pieces("benzene"), [5, 6]);
+        assert_eq!(*pieces.pieces("ethanol"), [8, 9]);
+        assert!(Arc::ptr_eq(&pieces.pieces("benzene"), &pieces.pieces("benzene")));
+        assert_eq!((pieces.cls(), pieces.sep(), pieces.vocab_size()), (2, 3, 12));
+    }
+
+    #[test]
+    fn every_word_has_a_piece() {
+        let pieces = small();
+        for word in ["xyz", "\u{0}", "\u{200b}", "", &"a".repeat(70), &"é".repeat(1_000_000)] {
+            assert!(!pieces.pieces(word).is_empty());
+        }
+        assert_eq!(*pieces.pieces("\u{0}"), [1]);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let error = |json: &str| WordPieces::from_json(json.as_bytes(), "t.json", 1).err().unwrap().to_string();
+        assert!(error("{}").starts_with("t.json: not a tokenizer"));
+        let model = r#"{"version":"1.0","model":{"type":"WordPiece","unk_token":"[UNK]","continuing_subword_prefix":"\#\#",
+            "max_input_chars_per_word":9,"vocab":{"[UNK]":ID}}}"#
+            .replace(r"\#", "#");
+        assert!(error(&model.replace("ID", "0")).contains("[CLS] is missing"));
+        assert!(error(&model.replace("ID", "5")).contains("highest piece id is 5"));
+    }
+}
