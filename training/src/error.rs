@@ -1,0 +1,101 @@
+//! In: whatever goes wrong while corpora are read and scores are written.
+//! Out: one [`Error`] that names the file, the line and the field, what was expected and what was found.
+//! From: nothing but the standard library and `thiserror`.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The result of everything in this crate that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong. Lines and columns count from 1.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused to read or write a file.
+    #[error("{}: cannot {action}: {source}", path.display())]
+    Io {
+        /// `"read"`, `"write"` or `"rename"`.
+        action: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+
+    /// A file that must be UTF-8 holds a byte sequence that is not.
+    #[error("{}:{line}: expected UTF-8, found the byte 0x{byte:02X} at column {column} (in bytes); convert the file to UTF-8", path.display())]
+    NotUtf8 {
+        path: PathBuf,
+        line: usize,
+        /// In bytes from the start of the line.
+        column: usize,
+        byte: u8,
+    },
+
+    /// A line of a .jsonl file that is not a JSON value.
+    #[error("{}:{line}: expected a JSON object on one line, found invalid JSON at column {column}: {message}", path.display())]
+    Json {
+        path: PathBuf,
+        line: usize,
+        /// In bytes from the start of the line.
+        column: usize,
+        message: String,
+    },
+
+    /// A line whose parts are not what the format asks for.
+    #[error("{}:{line}: {field}: expected {expected}, found {found}", path.display())]
+    Malformed {
+        path: PathBuf,
+        line: usize,
+        /// The part of the line, such as `spans[3]` or `tag`.
+        field: String,
+        expected: String,
+        found: String,
+    },
+
+    /// A corpus file with an extension that says nothing about its format.
+    #[error("{}: expected a corpus named *.jsonl or *.conll", path.display())]
+    CorpusFormat { path: PathBuf },
+
+    /// Types were asked for that no mention of the file has.
+    #[error(
+        "{}: no mention has the type {}; the types in this file are: {}",
+        path.display(),
+        missing.join(", "),
+        if present.is_empty() { "none, it has no mentions".to_owned() } else { present.join(", ") }
+    )]
+    UnknownTypes {
+        path: PathBuf,
+        missing: Vec<String>,
+        present: Vec<String>,
+    },
+
+    /// A list of types with an empty name in it.
+    #[error(
+        "expected mention types separated by commas, such as CHEMICAL or MAT,PRO; found {found:?}"
+    )]
+    TypeList { found: String },
+
+    /// A span that cannot be cut out of its document.
+    #[error(
+        "document {document}: the {kind} span {start}..{end} (bytes) is outside the text of {length} bytes or cuts a character"
+    )]
+    Span {
+        document: String,
+        /// `"gold"` or `"predicted"`.
+        kind: &'static str,
+        start: usize,
+        end: usize,
+        length: usize,
+    },
+}
+
+impl Error {
+    /// Wraps an operating system's error with the file it is about.
+    pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Io {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
