@@ -1,6 +1,8 @@
 //! The one way from text to mentions: sentences -> words -> pieces -> sequences -> packed batches -> emissions -> decoded mentions.
 //! Text may come in any number of portions; memory holds only what waits for its batch.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use crate::backend::Emissions;
@@ -41,24 +43,26 @@ impl<'m> Pipeline<'m> {
     /// The next sentence; `text` is the portion that `sentence` counts in, which begins at byte `offset` of the document.
     pub fn push_sentence(&mut self, text: &str, sentence: &Sentence, offset: usize) -> Result<()> {
         let start = sentence.range.start;
-        for word in words(&text[sentence.range.clone()]) {
-            let (from, to) = (start + word.start, start + word.end);
-            self.sequencer.push_word(offset + from..offset + to, &self.model.tokenizer().pieces(&text[from..to]));
-        }
+        let words = words(&text[sentence.range.clone()]).map(|word| start + word.start..start + word.end);
+        self.push_words(text, words, offset);
         if !sentence.continues {
             self.sequencer.end_sentence();
         }
-        self.collect();
-        if self.waiting_pieces >= self.token_budget * self.parallel {
-            self.run()?;
+        self.run_if_full()
+    }
+
+    /// The next words of a sentence, in order.
+    pub fn push_words(&mut self, text: &str, words: impl Iterator<Item = Range<usize>>, offset: usize) {
+        for word in words {
+            let pieces = self.model.tokenizer().pieces(&text[word.clone()]);
+            self.sequencer.push_word(offset + word.start..offset + word.end, &pieces);
         }
-        Ok(())
     }
 
     /// The document is whole; what is pushed next belongs to another one, whose offsets start at 0 again.
-    pub fn end_document(&mut self) {
+    pub fn end_document(&mut self) -> Result<()> {
         self.sequencer.end_document();
-        self.collect();
+        self.run_if_full()
     }
 
     /// The mentions decoded since the last call, in the order of the text.
@@ -93,10 +97,15 @@ impl<'m> Pipeline<'m> {
         Ok(())
     }
 
-    fn collect(&mut self) {
+    /// Takes over the sequences that are whole; reads them once they fill the batches of all threads.
+    fn run_if_full(&mut self) -> Result<()> {
         let ready = self.sequencer.take_ready();
         self.waiting_pieces += ready.iter().map(|sequence| sequence.piece_ids.len()).sum::<usize>();
         self.waiting.extend(ready);
+        if self.waiting_pieces >= self.token_budget * self.parallel {
+            self.run()?;
+        }
+        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use crate::entity::Entity;
 use crate::error::{Error, Result};
 use crate::pipeline::Pipeline;
 use crate::tagger::Tagger;
-use crate::text::{LOOKAHEAD_BYTES, MAX_SENTENCE_BYTES, sentences};
+use crate::text::{LOOKAHEAD_BYTES, sentences};
 
 /// Bytes asked of the stream at once.
 const PORTION: usize = 64 * 1024;
@@ -67,9 +67,8 @@ impl<'m, R: Read> TagReader<'m, R> {
         self.take_characters(read == 0)?;
         self.push_sentences(read == 0)?;
         if read == 0 {
-            self.pipeline.end_document();
             let pipeline = &mut self.pipeline;
-            self.tagger.in_pool(|| pipeline.run())?;
+            self.tagger.in_pool(|| pipeline.end_document().and_then(|()| pipeline.run()))?;
             self.state = State::Ended;
         }
         self.take_found();

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::io::Read;
+use std::ops::Range;
 use std::sync::Arc;
 
 use rayon::ThreadPool;
@@ -202,13 +203,48 @@ impl Tagger {
     /// # Errors
     /// As [`Tagger::tag`].
     pub fn tag_batch<'t>(&self, texts: &[&'t str]) -> Result<Vec<Vec<Entity<'t>>>> {
-        let found = self.in_pool(|| {
-            let mut pipeline = Pipeline::new(&self.model, &self.options);
-            for text in texts {
-                for sentence in sentences(text) {
-                    pipeline.push_sentence(text, &sentence, 0)?;
+        self.run(texts, |pipeline, index| {
+            for sentence in sentences(texts[index]) {
+                pipeline.push_sentence(texts[index], &sentence, 0)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The chemicals in each of several sentences that are split into words already, as in CoNLL files: byte ranges in order.
+    ///
+    /// # Errors
+    /// [`Error::Option`] if a range is no part of its text, empty, or before the one before it; else as [`Tagger::tag`].
+    pub fn tag_words<'t>(&self, texts: &[&'t str], words: &[&[Range<usize>]]) -> Result<Vec<Vec<Entity<'t>>>> {
+        if texts.len() != words.len() {
+            return Err(Error::Option(format!("there are {} texts, but words of {}", texts.len(), words.len())));
+        }
+        for (text, words) in texts.iter().zip(words) {
+            let mut end = 0;
+            for word in *words {
+                if word.start < end || word.is_empty() || text.get(word.clone()).is_none() {
+                    return Err(Error::Option(format!("{word:?} is no word of a text of {} bytes", text.len())));
                 }
-                pipeline.end_document();
+                end = word.end;
+            }
+        }
+        self.run(texts, |pipeline, index| {
+            pipeline.push_words(texts[index], words[index].iter().cloned(), 0);
+            Ok(())
+        })
+    }
+
+    /// Runs documents through one pipeline; `push` gives it the document of an index.
+    fn run<'t>(
+        &self,
+        texts: &[&'t str],
+        push: impl Fn(&mut Pipeline, usize) -> Result<()> + Sync,
+    ) -> Result<Vec<Vec<Entity<'t>>>> {
+        let found = self.in_pool(|| -> Result<Vec<Mention>> {
+            let mut pipeline = Pipeline::new(&self.model, &self.options);
+            for index in 0..texts.len() {
+                push(&mut pipeline, index)?;
+                pipeline.end_document()?;
             }
             pipeline.run()?;
             Ok(pipeline.take_found())

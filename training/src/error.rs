@@ -87,6 +87,34 @@ pub enum Error {
         end: usize,
         length: usize,
     },
+
+    /// A data set's file is damaged or cannot hold the data.
+    #[error("{}: {reason}", path.display())]
+    Dataset { path: PathBuf, reason: String },
+
+    /// A checkpoint is damaged or belongs to another run.
+    #[error("checkpoint {} {reason}", path.display())]
+    Checkpoint { path: PathBuf, reason: String },
+
+    /// A setting or a set of tensors that makes no sense.
+    #[error("{0}")]
+    Setting(String),
+
+    /// The gradients are not finite.
+    #[error("the run diverged: the gradients of step {step} are not finite; lower the learning rate")]
+    Diverged { step: usize },
+
+    /// The CRF refused a batch.
+    #[error("the CRF's loss failed: {0}")]
+    Crf(#[from] chemtag::model::crf::CrfError),
+
+    /// The tagger reported an error.
+    #[error(transparent)]
+    Tagger(#[from] chemtag::Error),
+
+    /// The tensor library reported an error.
+    #[error("tensor computation failed: {0}")]
+    Tensor(#[from] candle_core::Error),
 }
 
 impl Error {

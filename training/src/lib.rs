@@ -1,3 +1,15 @@
+//! Trains and scores chemtag's models: annotated corpora in, a model folder and strict scores out.
+//! One stage, one module, one readable loop; the command line is in `main.rs`.
+
+pub mod batches;
+pub mod checkpoint;
 pub mod corpus;
+pub mod dataset;
 pub mod error;
+pub mod evaluate;
+pub mod files;
+pub mod finetune;
+pub mod loss;
+pub mod optimizer;
+pub mod parameters;
 pub mod score;

@@ -1,1 +1,40 @@
-fn main(){}
+//! `chemtag-train`: one command per stage of training.
+
+mod commands;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Trains and scores chemtag's models.
+#[derive(Parser)]
+#[command(name = "chemtag-train", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Turn annotated corpora into one data set file of piece ids and tags, to train where the corpora are not.
+    Prepare(commands::prepare::Arguments),
+    /// Fine-tune an encoder with a CRF and a class head on annotated corpora.
+    Finetune(commands::finetune::Arguments),
+    /// Score a model on an annotated corpus: strict spans.
+    Evaluate(commands::evaluate::Arguments),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Prepare(arguments) => commands::prepare::run(&arguments),
+        Command::Finetune(arguments) => commands::finetune::run(&arguments),
+        Command::Evaluate(arguments) => commands::evaluate::run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("chemtag-train: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

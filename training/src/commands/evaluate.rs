@@ -1,0 +1,73 @@
+//! `chemtag-train evaluate`.
+
+use std::path::PathBuf;
+
+use chemtag::{Device, LoadOptions, ModelSource, TagOptions, Tagger};
+use chemtag_training::corpus::{self, TypeFilter};
+use chemtag_training::error::{Error, Result};
+use chemtag_training::evaluate::{Options, evaluate};
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Folder of the model.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// The corpus: .jsonl (compared by characters) or .conll (its tokens are the words).
+    #[arg(long, value_name = "FILE")]
+    data: PathBuf,
+    /// Mention types to score; all if not given.
+    #[arg(long, value_name = "TYPE,...")]
+    types: Option<TypeFilter>,
+    /// Read every sentence alone.
+    #[arg(long)]
+    sentences: bool,
+    /// Join a .conll corpus' tokens by spaces and split them as the product does.
+    #[arg(long)]
+    retokenise: bool,
+    /// Print one JSON object as the last line.
+    #[arg(long)]
+    json: bool,
+    /// Write what was missed, spurious or cut wrongly to this file (tab-separated).
+    #[arg(long, value_name = "FILE")]
+    errors: Option<PathBuf>,
+    /// Where to compute: auto, cpu, cuda, cuda:NUMBER.
+    #[arg(long, default_value = "auto")]
+    device: Device,
+    /// Threads; those of the machine if not given.
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Smallest posterior of a mention; the model's best path if not given.
+    #[arg(long, value_name = "P")]
+    threshold: Option<f32>,
+}
+
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let documents = corpus::read(&arguments.data, arguments.types.as_ref().unwrap_or(&TypeFilter::all()))?;
+    let options = LoadOptions { device: arguments.device, ..LoadOptions::default() };
+    let tagger = Tagger::load_with(ModelSource::from(&arguments.model), options)?.with_options(TagOptions {
+        threshold: arguments.threshold,
+        threads: arguments.threads,
+        ..TagOptions::default()
+    })?;
+    let reading = Options { lone_sentences: arguments.sentences, retokenise: arguments.retokenise };
+    let evaluation = evaluate(&tagger, &documents, &reading, arguments.errors.as_deref())?;
+
+    println!("{:<14} {:>9} {:>9} {:>9} {:>8} {:>9} {:>8}", "", "precision", "recall", "F1", "gold", "predicted", "correct");
+    let classes = evaluation.scores.by_class.iter().filter(|(_, counts)| counts.gold > 0);
+    for (name, counts) in [("overall", &evaluation.scores.overall)].into_iter().chain(classes.map(|(n, c)| (n.as_str(), c))) {
+        println!(
+            "{name:<14} {:>9.2} {:>9.2} {:>9.2} {:>8} {:>9} {:>8}",
+            counts.precision(),
+            counts.recall(),
+            counts.f1(),
+            counts.gold,
+            counts.predicted,
+            counts.correct
+        );
+    }
+    if arguments.json {
+        let json = serde_json::to_string(&evaluation.summary()).map_err(|e| Error::Setting(e.to_string()))?;
+        println!("{json}");
+    }
+    Ok(())
+}

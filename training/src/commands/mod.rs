@@ -1,0 +1,163 @@
+//! The command line's arguments -> the library's calls; one file for each command.
+
+pub mod evaluate;
+pub mod finetune;
+pub mod prepare;
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use chemtag::model::config::ModelConfig;
+use chemtag::tokenizer::WordPieces;
+use chemtag_training::corpus::{self, TypeFilter};
+use chemtag_training::dataset::{Dataset, Reading};
+use chemtag_training::error::{Error, Result};
+
+/// CHEMDNER's classes (Krallinger et al. 2015, table 2), the class head's outputs unless told otherwise.
+const CLASSES: &str = "SYSTEMATIC,TRIVIAL,FORMULA,ABBREVIATION,FAMILY,IDENTIFIER,MULTIPLE";
+
+/// A corpus on the command line: `FILE` or `FILE:TYPE,TYPE=CLASS,...`.
+#[derive(Debug, Clone)]
+pub struct CorpusArgument {
+    path: PathBuf,
+    /// Types that are mentions, with the class that each teaches; `None`: all, each teaching the class of its own name.
+    types: Option<Vec<(String, Option<String>)>>,
+}
+
+impl FromStr for CorpusArgument {
+    type Err = Error;
+
+    fn from_str(argument: &str) -> Result<Self> {
+        let (path, types) = match argument.split_once(':') {
+            None => (argument, None),
+            Some((path, list)) => {
+                let types = list.split(',').map(|entry| match entry.split_once('=') {
+                    Some((label, class)) => (label.trim().to_string(), Some(class.trim().to_string())),
+                    None => (entry.trim().to_string(), None),
+                });
+                (path, Some(types.collect::<Vec<_>>()))
+            }
+        };
+        if path.is_empty() || types.iter().flatten().any(|(label, _)| label.is_empty()) {
+            return Err(Error::Setting(format!("\"{argument}\" is not FILE or FILE:TYPE,TYPE=CLASS,...")));
+        }
+        Ok(Self { path: path.into(), types })
+    }
+}
+
+impl CorpusArgument {
+    /// The name of the folder that the file lies in: files of one corpus lie together.
+    fn name(&self) -> String {
+        let folder = self.path.parent().and_then(Path::file_name).unwrap_or(self.path.as_os_str());
+        folder.to_string_lossy().into_owned()
+    }
+
+    /// The file's name without folder and extension.
+    fn stem(&self) -> String {
+        self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// Whether it is a data set that `prepare` made.
+    fn is_prepared(&self) -> bool {
+        self.types.is_none() && self.path.extension().is_some_and(|extension| extension == "safetensors")
+    }
+
+    /// The class index that a label teaches.
+    fn class_of(&self, label: &str, classes: &[String]) -> Option<u8> {
+        let given = self.types.iter().flatten().find(|(known, _)| known == label);
+        let class = given.and_then(|(_, class)| class.as_deref()).unwrap_or(label);
+        classes.iter().position(|known| known == class).map(|index| index as u8)
+    }
+
+    fn add_to(&self, dataset: &mut Dataset, reading: Reading, pieces: &WordPieces, config: &ModelConfig) -> Result<()> {
+        let classes = &config.tagger.classes;
+        for (_, class) in self.types.iter().flatten() {
+            if let Some(class) = class
+                && !classes.contains(class)
+            {
+                return Err(Error::Setting(format!("\"{class}\" is none of the classes {}", classes.join(", "))));
+            }
+        }
+        let filter = match &self.types {
+            None => TypeFilter::all(),
+            Some(types) => types.iter().map(|(label, _)| label.as_str()).collect::<Vec<_>>().join(",").parse()?,
+        };
+        let documents = corpus::read(&self.path, &filter)?;
+        let room = config.tagger.sequence_pieces;
+        dataset.add(&self.name(), &documents, reading, pieces, room, |label| self.class_of(label, classes));
+        Ok(())
+    }
+}
+
+/// Reads corpora, or one data set that `prepare` made.
+fn read_dataset(
+    corpora: &[CorpusArgument],
+    reading: Reading,
+    pieces: &WordPieces,
+    config: &ModelConfig,
+) -> Result<Dataset> {
+    if let [file] = corpora
+        && file.is_prepared()
+    {
+        return Dataset::load(&file.path);
+    }
+    let mut dataset = Dataset::default();
+    for corpus in corpora {
+        corpus.add_to(&mut dataset, reading, pieces, config)?;
+    }
+    Ok(dataset)
+}
+
+/// An encoder's folder and what the tagger on it shall be.
+#[derive(clap::Args)]
+pub struct EncoderArguments {
+    /// Folder of the encoder to start from: config.json, tokenizer.json, model.safetensors.
+    #[arg(long, value_name = "DIR")]
+    encoder: PathBuf,
+    /// Most pieces of a sequence of neighbouring sentences, [CLS] and [SEP] not counted.
+    #[arg(long, value_name = "N", default_value_t = 250)]
+    sequence_pieces: usize,
+    /// The class head's outputs; an empty list for none.
+    #[arg(long, value_name = "CLASS,...", default_value = CLASSES)]
+    classes: String,
+    /// The model's name.
+    #[arg(long, default_value = "chemtag")]
+    name: String,
+    /// The model's version.
+    #[arg(long, value_name = "VERSION", default_value = "0.1.0")]
+    model_version: String,
+    /// The weights' licence (SPDX).
+    #[arg(long, default_value = "Apache-2.0")]
+    license: String,
+}
+
+/// What an encoder's folder holds.
+struct Start {
+    config: ModelConfig,
+    tokenizer: Vec<u8>,
+    pieces: WordPieces,
+}
+
+impl EncoderArguments {
+    fn file(&self, name: &str) -> Result<(Vec<u8>, String)> {
+        let path = self.encoder.join(name);
+        let bytes = std::fs::read(&path).map_err(|source| chemtag::Error::Read { path: path.clone(), source })?;
+        Ok((bytes, path.display().to_string()))
+    }
+
+    fn read(&self) -> Result<Start> {
+        let (json, name) = self.file("config.json")?;
+        let mut config = ModelConfig::from_json(&json, &name)?;
+        config.tagger.sequence_pieces = self.sequence_pieces;
+        config.tagger.classes =
+            self.classes.split(',').map(|class| class.trim().to_string()).filter(|class| !class.is_empty()).collect();
+        config.tagger.name = self.name.clone();
+        config.tagger.version = self.model_version.clone();
+        config.tagger.license = self.license.clone();
+        // Checks the length against the encoder's.
+        let config = ModelConfig::from_json(config.to_json().to_string().as_bytes(), "--sequence-pieces")?;
+        let (tokenizer, name) = self.file("tokenizer.json")?;
+        let pieces = WordPieces::from_json(&tokenizer, &name, config.encoder.vocab_size)?;
+        Ok(Start { config, tokenizer, pieces })
+    }
+}

@@ -1,0 +1,37 @@
+//! `chemtag-train prepare`.
+
+use std::path::PathBuf;
+
+use chemtag_training::dataset::Reading;
+use chemtag_training::error::Result;
+
+use super::{CorpusArgument, EncoderArguments, read_dataset};
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    encoder: EncoderArguments,
+    /// Corpora: FILE or FILE:TYPE,TYPE=CLASS,... (.jsonl or .conll).
+    #[arg(long, value_name = "CORPUS", required = true, num_args = 1..)]
+    data: Vec<CorpusArgument>,
+    /// How documents are cut into sequences.
+    #[arg(long, value_enum, default_value = "mixed")]
+    reading: Reading,
+    /// The file to write.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let start = arguments.encoder.read()?;
+    let dataset = read_dataset(&arguments.data, arguments.reading, &start.pieces, &start.config)?;
+    dataset.save(&arguments.out)?;
+    println!(
+        "{}: {} sequences, {} pieces of {}",
+        arguments.out.display(),
+        dataset.examples.len(),
+        dataset.pieces(),
+        dataset.corpora.join(", ")
+    );
+    Ok(())
+}

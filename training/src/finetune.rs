@@ -1,0 +1,300 @@
+//! An encoder and annotated corpora -> a tagger: fine-tuning with the CRF's likelihood, the class head beside it.
+//! One loop, top to bottom: batches of an epoch, loss, backward pass, AdamW; after each epoch the devel sets; the best epoch is kept.
+//! Resumable at any checkpoint with the same curve; writes settings, metrics.jsonl and the model's folder.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use candle_core::Device;
+use chemtag::batch::Batch;
+use chemtag::model::crf::{Crf, spans};
+use chemtag::model::dropout::Dropout;
+use chemtag::{Backend, CandleBackend};
+use serde::Serialize;
+
+use crate::batches::epoch_batches;
+use crate::checkpoint::{self, Progress};
+use crate::dataset::{Dataset, Example};
+use crate::error::{Error, Result};
+use crate::loss::{LabelledBatch, Losses, loss_and_gradients};
+use crate::optimizer::{AdamW, Optimizer, Schedule};
+use crate::parameters::Parameters;
+use crate::score::Counts;
+
+/// Settings of a run. They and the data determine the result on a CPU.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Settings {
+    /// Passes over the training data.
+    pub epochs: usize,
+    /// Most pieces of a step.
+    pub batch_pieces: usize,
+    /// Peak learning rate of the encoder.
+    pub learning_rate: f64,
+    /// Factor on it for the heads and the CRF.
+    pub head_factor: f64,
+    /// Share of the steps that warm up.
+    pub warmup: f64,
+    /// Share of an encoder variable taken off it per unit of rate.
+    pub weight_decay: f64,
+    /// Gradients are scaled down to this global norm.
+    pub clip_norm: f64,
+    /// Dropout probability.
+    pub dropout: f64,
+    /// Weight of the classes' loss beside the spans'.
+    pub class_weight: f64,
+    /// Seed of the heads' first weights, the order of the batches and dropout.
+    pub seed: u64,
+    /// Steps between checkpoints.
+    pub checkpoint_steps: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            epochs: 8,
+            batch_pieces: 12_000,
+            learning_rate: 2e-4,
+            head_factor: 10.,
+            warmup: 0.06,
+            weight_decay: 0.01,
+            clip_norm: 1.,
+            dropout: 0.1,
+            class_weight: 0.3,
+            seed: 0,
+            checkpoint_steps: 500,
+        }
+    }
+}
+
+/// What a run reads and where it writes.
+pub struct Run<'a> {
+    /// Settings of the loop.
+    pub settings: Settings,
+    /// Training data.
+    pub train: &'a Dataset,
+    /// Devel data, read in each of these forms; the best epoch has the highest mean F1 over the corpora of the first. Empty: the last epoch is kept.
+    pub devel: &'a [(String, Dataset)],
+    /// The model's folder is written here, with `settings.json`, `metrics.jsonl` and `checkpoint.safetensors` beside it.
+    pub out: PathBuf,
+    /// Bytes of `tokenizer.json`.
+    pub tokenizer: &'a [u8],
+    /// Told after each step: steps done, steps of the run, the last losses.
+    pub on_step: &'a mut dyn FnMut(usize, usize, Losses),
+    /// The run ends, with a checkpoint, before this step; `None`: at its end.
+    pub stop_before: Option<usize>,
+}
+
+/// Word-level strict scores of each corpus of a data set.
+pub type CorpusScores = BTreeMap<String, Counts>;
+
+/// Trains `parameters`. Goes on from the checkpoint in the run's folder, if there is one.
+///
+/// # Errors
+/// If the data are empty, the run diverges, the device fails or a file cannot be written; the last checkpoint stays good.
+pub fn finetune(mut run: Run, parameters: &Parameters) -> Result<()> {
+    let settings = run.settings.clone();
+    let lengths: Vec<usize> = run.train.examples.iter().map(|example| example.piece_ids.len()).collect();
+    if lengths.is_empty() || settings.epochs == 0 || settings.batch_pieces == 0 {
+        return Err(Error::Setting("there is nothing to train: no examples, no epochs or no pieces in a batch".into()));
+    }
+    std::fs::create_dir_all(&run.out).map_err(|e| Error::io("write", &run.out, e))?;
+    let json = serde_json::to_string(&settings).map_err(|e| Error::Setting(e.to_string()))?;
+    crate::files::write_atomically(&run.out.join("settings.json"), json.as_bytes())?;
+
+    // Epochs differ a little in their number of batches, since lengths are drawn apart anew.
+    let epoch_steps: Vec<usize> = (0..settings.epochs)
+        .map(|epoch| epoch_batches(&lengths, settings.batch_pieces, settings.seed, epoch).len())
+        .collect();
+    let steps = epoch_steps.iter().sum();
+    let schedule = Schedule { peak: settings.learning_rate, steps, warmup: settings.warmup };
+    let adamw = AdamW { weight_decay: settings.weight_decay, clip_norm: settings.clip_norm, ..AdamW::default() };
+    let head = |name: &str| !["distilbert.", "bert."].iter().any(|prefix| name.starts_with(prefix));
+    let scale = |name: &str| if head(name) { settings.head_factor } else { 1. };
+    let mut optimizer = Optimizer::new(adamw, parameters.variables(), scale)?;
+    let network = parameters.network()?;
+    let mut dropout = Dropout::new(settings.dropout);
+
+    let checkpoint_path = run.out.join("checkpoint.safetensors");
+    let fresh = Progress { settings: json.clone(), step: 0, metrics_bytes: 0, best: None, epoch_sums: [0.; 3] };
+    let restored = checkpoint::restore(&checkpoint_path, &json, parameters, &mut optimizer)?;
+    let mut progress = restored.unwrap_or(fresh);
+    let mut metrics = Metrics::open(&run.out.join("metrics.jsonl"), progress.metrics_bytes)?;
+    reseed(parameters.device(), &mut dropout, settings.seed, progress.step)?;
+
+    let started = Instant::now();
+    let mut first = 0;
+    for (epoch, &in_epoch) in epoch_steps.iter().enumerate() {
+        let last = first + in_epoch;
+        if progress.step >= last {
+            first = last;
+            continue;
+        }
+        let batches = epoch_batches(&lengths, settings.batch_pieces, settings.seed, epoch);
+        for batch in &batches[progress.step - first..] {
+            if run.stop_before == Some(progress.step) {
+                return save(&checkpoint_path, &mut progress, &metrics, parameters, &optimizer);
+            }
+            if parameters.device().is_cpu() {
+                reseed(parameters.device(), &mut dropout, settings.seed, progress.step)?;
+            }
+            let labelled = LabelledBatch::pack(batch.iter().map(|&i| &run.train.examples[i]));
+            let (losses, gradients) =
+                loss_and_gradients(parameters, &network, &labelled, &mut dropout, settings.class_weight)?;
+            optimizer.step(&gradients, schedule.rate(progress.step))?;
+            progress.step += 1;
+            let words = labelled.tags.len() as f64;
+            for (sum, part) in progress.epoch_sums.iter_mut().zip([losses.spans * words, losses.classes * words, words]) {
+                *sum += part;
+            }
+            (run.on_step)(progress.step, steps, losses);
+            if progress.step % settings.checkpoint_steps == 0 && progress.step < last {
+                save(&checkpoint_path, &mut progress, &metrics, parameters, &optimizer)?;
+                reseed(parameters.device(), &mut dropout, settings.seed, progress.step)?;
+            }
+        }
+        first = last;
+        finish_epoch(&mut run, parameters, epoch, &mut progress, &mut metrics, started)?;
+        save(&checkpoint_path, &mut progress, &metrics, parameters, &optimizer)?;
+        reseed(parameters.device(), &mut dropout, settings.seed, progress.step)?;
+    }
+    Ok(())
+}
+
+/// Scores the devel sets, keeps the model if it is the best, and writes the epoch's line of metrics.
+fn finish_epoch(
+    run: &mut Run,
+    parameters: &Parameters,
+    epoch: usize,
+    progress: &mut Progress,
+    metrics: &mut Metrics,
+    started: Instant,
+) -> Result<()> {
+    let mut scores = serde_json::Map::new();
+    let mut mean = None;
+    for (name, dataset) in run.devel {
+        let by_corpus = evaluate_words(parameters, dataset)?;
+        let f1: f64 = by_corpus.values().map(Counts::f1).sum::<f64>() / by_corpus.len().max(1) as f64;
+        mean.get_or_insert(f1);
+        let corpora: serde_json::Map<_, _> = by_corpus.iter().map(|(c, counts)| (c.clone(), counts.f1().into())).collect();
+        scores.insert(name.clone(), corpora.into());
+    }
+    let better = match (mean, progress.best) {
+        (Some(f1), Some((best, _))) => f1 > best,
+        (Some(_), None) => true,
+        (None, _) => epoch + 1 == run.settings.epochs,
+    };
+    if better {
+        parameters.save_model(&run.out, run.tokenizer)?;
+        progress.best = mean.map(|f1| (f1, epoch));
+    }
+    let [span_loss, class_loss, words] = std::mem::take(&mut progress.epoch_sums);
+    metrics.write(&serde_json::json!({
+        "epoch": epoch + 1,
+        "step": progress.step,
+        "span_loss": span_loss / words,
+        "class_loss": class_loss / words,
+        "devel_f1": scores,
+        "kept": better,
+        "seconds": started.elapsed().as_secs_f64(),
+    }))
+}
+
+/// Strict F1 by words of each corpus, on the network as it is now.
+///
+/// # Errors
+/// If the device fails.
+pub fn evaluate_words(parameters: &Parameters, dataset: &Dataset) -> Result<CorpusScores> {
+    const PIECES: usize = 32_768;
+    let backend = CandleBackend::from_network(parameters.network()?);
+    let crf = parameters.crf()?;
+    let mut order: Vec<&Example> = dataset.examples.iter().collect();
+    order.sort_by_key(|example| example.piece_ids.len());
+    let mut scores = CorpusScores::new();
+    let mut waiting: Vec<&Example> = Vec::new();
+    let mut pieces = 0;
+    for example in order {
+        if !waiting.is_empty() && pieces + example.piece_ids.len() > PIECES {
+            score_batch(&backend, &crf, &waiting, &dataset.corpora, &mut scores)?;
+            waiting.clear();
+            pieces = 0;
+        }
+        pieces += example.piece_ids.len();
+        waiting.push(example);
+    }
+    score_batch(&backend, &crf, &waiting, &dataset.corpora, &mut scores)?;
+    Ok(scores)
+}
+
+fn score_batch(
+    backend: &CandleBackend,
+    crf: &Crf,
+    examples: &[&Example],
+    corpora: &[String],
+    scores: &mut CorpusScores,
+) -> Result<()> {
+    let mut batch = Batch::default();
+    for example in examples {
+        batch.push(&example.piece_ids, &example.word_starts);
+    }
+    let emissions = backend.emissions(&batch)?;
+    for (example, words) in examples.iter().zip(batch.cu_words.windows(2)) {
+        let path = crf.viterbi(&emissions.tags[words[0] as usize..words[1] as usize]);
+        let predicted: Vec<_> = spans(&path).collect();
+        let gold: Vec<_> = spans(&example.tags).collect();
+        let counts = scores.entry(corpora[usize::from(example.corpus)].clone()).or_default();
+        counts.gold += gold.len() as u64;
+        counts.predicted += predicted.len() as u64;
+        counts.correct += predicted.iter().filter(|span| gold.contains(span)).count() as u64;
+    }
+    Ok(())
+}
+
+fn save(
+    path: &Path,
+    progress: &mut Progress,
+    metrics: &Metrics,
+    parameters: &Parameters,
+    optimizer: &Optimizer,
+) -> Result<()> {
+    progress.metrics_bytes = metrics.bytes;
+    checkpoint::save(path, progress, parameters, optimizer)
+}
+
+/// Dropout masks from here on depend on the seed and the step alone. curand's seeding is slow, so on a GPU only checkpoints do it.
+fn reseed(device: &Device, dropout: &mut Dropout, seed: u64, step: usize) -> Result<()> {
+    let mixed = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(step as u64);
+    if !device.is_cpu() {
+        device.set_seed(mixed)?;
+    }
+    dropout.reseed(mixed);
+    Ok(())
+}
+
+/// `metrics.jsonl`, cut back to what a checkpoint knows of when a run is resumed.
+struct Metrics {
+    path: PathBuf,
+    file: File,
+    bytes: u64,
+}
+
+impl Metrics {
+    fn open(path: &Path, bytes: u64) -> Result<Self> {
+        let open = || -> std::io::Result<File> {
+            let mut file = File::options().create(true).truncate(false).write(true).open(path)?;
+            file.set_len(bytes)?;
+            file.seek(SeekFrom::End(0))?;
+            Ok(file)
+        };
+        Ok(Self { path: path.into(), file: open().map_err(|e| Error::io("write", path, e))?, bytes })
+    }
+
+    fn write(&mut self, line: &serde_json::Value) -> Result<()> {
+        let line = format!("{line}\n");
+        self.file.write_all(line.as_bytes()).map_err(|e| Error::io("write", &self.path, e))?;
+        self.bytes += line.len() as u64;
+        Ok(())
+    }
+}

@@ -1,0 +1,198 @@
+//! Gradients -> the next values of the variables: AdamW (Loshchilov and Hutter 2019, algorithm 2) with clipping by global norm,
+//! a rate for each group of variables, and moments that a checkpoint can keep.
+
+use std::collections::{BTreeMap, HashMap};
+
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Tensor, Var};
+
+use crate::error::{Error, Result};
+
+/// AdamW's constants.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamW {
+    /// Decay of the mean of the gradients.
+    pub beta1: f64,
+    /// Decay of the mean of their squares.
+    pub beta2: f64,
+    /// Added to the root of the mean of the squares.
+    pub epsilon: f64,
+    /// Share of a variable taken off it per unit of rate.
+    pub weight_decay: f64,
+    /// Gradients are scaled down to this global norm.
+    pub clip_norm: f64,
+}
+
+impl Default for AdamW {
+    fn default() -> Self {
+        Self { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01, clip_norm: 1. }
+    }
+}
+
+/// Learning rate at a step: linear warm-up, then linear decay to 2 % of the peak.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Schedule {
+    /// Highest rate.
+    pub peak: f64,
+    /// Steps of the whole run.
+    pub steps: usize,
+    /// Share of the steps that warm up.
+    pub warmup: f64,
+}
+
+impl Schedule {
+    /// The rate of step `step`, counted from 0.
+    pub fn rate(&self, step: usize) -> f64 {
+        let progress = step as f64 / self.steps as f64;
+        let rise = (step + 1) as f64 / (self.warmup * self.steps as f64).max(1.);
+        self.peak * rise.min(1.) * (1. - progress).max(0.02)
+    }
+}
+
+struct Moments {
+    variable: Var,
+    /// Factor on the rate.
+    scale: f64,
+    mean: Tensor,
+    square: Tensor,
+}
+
+/// The variables with their moments.
+pub struct Optimizer {
+    settings: AdamW,
+    step: usize,
+    moments: BTreeMap<String, Moments>,
+}
+
+impl Optimizer {
+    /// `scale` gives the factor on the learning rate for a variable's name.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn new(settings: AdamW, variables: &BTreeMap<String, Var>, scale: impl Fn(&str) -> f64) -> Result<Self> {
+        let mut moments = BTreeMap::new();
+        for (name, variable) in variables {
+            let zeros = variable.as_tensor().zeros_like()?;
+            moments.insert(
+                name.clone(),
+                Moments { variable: variable.clone(), scale: scale(name), mean: zeros.clone(), square: zeros },
+            );
+        }
+        Ok(Self { settings, step: 0, moments })
+    }
+
+    /// One step at learning rate `rate`. Returns the gradients' global norm before clipping.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] if the norm is not finite; nothing has changed then.
+    pub fn step(&mut self, gradients: &GradStore, rate: f64) -> Result<f64> {
+        let squares: Vec<Tensor> = (self.moments.values())
+            .filter_map(|m| gradients.get(&m.variable))
+            .map(|gradient| gradient.sqr()?.sum_all())
+            .collect::<candle_core::Result<_>>()?;
+        let norm = f64::from(Tensor::stack(&squares, 0)?.sum_all()?.to_dtype(DType::F32)?.to_scalar::<f32>()?).sqrt();
+        if !norm.is_finite() {
+            return Err(Error::Diverged { step: self.step });
+        }
+        let AdamW { beta1, beta2, epsilon, weight_decay, clip_norm } = self.settings;
+        let clip = (clip_norm / (norm + 1e-6)).min(1.);
+        self.step += 1;
+        let correct1 = 1. - beta1.powi(self.step as i32);
+        let correct2 = 1. - beta2.powi(self.step as i32);
+        for m in self.moments.values_mut() {
+            let Some(gradient) = gradients.get(&m.variable) else { continue };
+            // Moments and variables must not hold on to the graph that the gradients came from.
+            let gradient = (gradient.detach() * clip)?;
+            m.mean = ((&m.mean * beta1)? + (&gradient * (1. - beta1))?)?.detach();
+            m.square = ((&m.square * beta2)? + (gradient.sqr()? * (1. - beta2))?)?.detach();
+            let rate = rate * m.scale;
+            let root = ((&m.square / correct2)?.sqrt()? + epsilon)?;
+            let change = (&m.mean / root)?.affine(rate / correct1, 0.)?;
+            let kept = (m.variable.as_tensor().detach() * (1. - rate * weight_decay))?;
+            m.variable.set(&(kept - change)?)?;
+        }
+        Ok(norm)
+    }
+
+    /// The moments, for a checkpoint.
+    pub fn state(&self) -> BTreeMap<String, Tensor> {
+        let both = |(name, m): (&String, &Moments)| {
+            [(format!("mean.{name}"), m.mean.clone()), (format!("square.{name}"), m.square.clone())]
+        };
+        self.moments.iter().flat_map(both).collect()
+    }
+
+    /// Goes on from a checkpoint's moments after `step` steps.
+    ///
+    /// # Errors
+    /// If a moment is missing.
+    pub fn restore(&mut self, step: usize, tensors: &HashMap<String, Tensor>) -> Result<()> {
+        self.step = step;
+        for (name, m) in &mut self.moments {
+            let find = |kind: &str| -> Result<Tensor> {
+                let name = format!("{kind}.{name}");
+                let tensor = tensors.get(&name).ok_or_else(|| Error::Setting(format!("{name} is missing")))?;
+                Ok(tensor.to_device(m.variable.device())?)
+            };
+            (m.mean, m.square) = (find("mean")?, find("square")?);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+    use candle_nn::optim::{Optimizer as _, ParamsAdamW};
+
+    #[test]
+    fn the_rate_rises_then_falls() {
+        let schedule = Schedule { peak: 1., steps: 100, warmup: 0.1 };
+        assert!((schedule.rate(0) - 0.1).abs() < 1e-9);
+        assert!(schedule.rate(9) > 0.9 && schedule.rate(9) > schedule.rate(50));
+        assert!((schedule.rate(50) - 0.5).abs() < 1e-9);
+        assert!((schedule.rate(99) - 0.02).abs() < 1e-9);
+    }
+
+    /// candle-nn's AdamW is the oracle, where nothing is clipped.
+    #[test]
+    fn steps_equal_candles_adamw() -> Result<()> {
+        let start = Tensor::new(&[1f32, -2., 3.], &Device::Cpu)?;
+        let (ours, candles) = (Var::from_tensor(&start)?, Var::from_tensor(&start)?);
+        let settings = AdamW { clip_norm: 1e9, ..AdamW::default() };
+        let mut optimizer = Optimizer::new(settings, &BTreeMap::from([("x".into(), ours.clone())]), |_| 1.)?;
+        let mut oracle = candle_nn::AdamW::new(
+            vec![candles.clone()],
+            ParamsAdamW { lr: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 },
+        )?;
+        for _ in 0..5 {
+            let loss = |x: &Var| x.as_tensor().powf(3.)?.sum_all();
+            optimizer.step(&loss(&ours)?.backward()?, 0.1)?;
+            oracle.step(&loss(&candles)?.backward()?)?;
+        }
+        for (a, b) in ours.to_vec1::<f32>()?.into_iter().zip(candles.to_vec1::<f32>()?) {
+            assert!((a - b).abs() < 1e-5, "{a} {b}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn large_gradients_are_clipped_and_others_are_refused() -> Result<()> {
+        let x = Var::from_tensor(&Tensor::new(&[3f32, 4.], &Device::Cpu)?)?;
+        let settings = AdamW { beta1: 0., beta2: 0., epsilon: 1., weight_decay: 0., clip_norm: 1. };
+        let mut optimizer = Optimizer::new(settings, &BTreeMap::from([("x".into(), x.clone())]), |_| 1.)?;
+        // The gradient is 2 x = (6, 8), of norm 10; clipped it is (0.6, 0.8).
+        let norm = optimizer.step(&x.sqr()?.sum_all()?.backward()?, 1.)?;
+        assert!((norm - 10.).abs() < 1e-5);
+        let expected = [3. - 0.6 / 1.6, 4. - 0.8 / 1.8];
+        for (found, expected) in x.to_vec1::<f32>()?.into_iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-5, "{found} {expected}");
+        }
+        let before = x.to_vec1::<f32>()?;
+        let infinite = (x.as_tensor() * f64::INFINITY)?.sum_all()?.backward()?;
+        assert!(matches!(optimizer.step(&infinite, 1.), Err(Error::Diverged { step: 1 })));
+        assert_eq!(x.to_vec1::<f32>()?, before);
+        Ok(())
+    }
+}
