@@ -58,9 +58,16 @@ impl Device {
             Device::Cuda(_) if !candle_core::utils::cuda_is_available() => Err(Error::Device(
                 "this build has no CUDA: build with `--features cuda` and a CUDA toolkit, or use the device cpu".into(),
             )),
-            Device::Cuda(number) => CandleDevice::new_cuda(number).map_err(|e| {
-                Error::Device(format!("CUDA device {number} cannot be used ({e}): check the driver with nvidia-smi"))
-            }),
+            Device::Cuda(number) => {
+                let device = CandleDevice::new_cuda(number).map_err(|e| {
+                    Error::Device(format!("CUDA device {number} cannot be used ({e}): check the driver with nvidia-smi"))
+                })?;
+                #[cfg(feature = "cuda")]
+                if let CandleDevice::Cuda(cuda) = &device {
+                    crate::cuda::keep_freed_memory(cuda)?;
+                }
+                Ok(device)
+            }
         }
     }
 }

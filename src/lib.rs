@@ -2,6 +2,8 @@
 
 mod backend;
 pub mod batch;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod decode;
 mod entity;
 mod error;

@@ -5,6 +5,7 @@
 use candle_core::{D, DType, Device, Result, Tensor};
 
 use super::gather::RowGather;
+use super::gradient::add_constant;
 
 /// A group takes one more sequence as long as at most this share of its rows is padding.
 const MOST_PADDING: f64 = 0.15;
@@ -61,7 +62,7 @@ impl AttentionPlan {
 
     /// Attention of every sequence over itself.
     ///
-    /// `queries`, `keys`, `values`: [pieces, hidden]; `weights_dropout` is applied to the attention weights.
+    /// `queries`, `keys`, `values`: [pieces, hidden]; `softmax` runs over the last dimension.
     pub fn attend(
         &self,
         queries: &Tensor,
@@ -86,7 +87,7 @@ impl AttentionPlan {
             let keys = split(keys)?.transpose(D::Minus1, D::Minus2)?.contiguous()?;
             let scores = split(&queries)?.matmul(&keys)?;
             let scores = match &group.mask {
-                Some(mask) => scores.broadcast_add(mask)?,
+                Some(mask) => add_constant(&scores, mask)?,
                 None => scores,
             };
             let context = softmax(&scores)?.matmul(&split(values)?)?;

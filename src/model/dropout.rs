@@ -4,6 +4,8 @@
 
 use candle_core::{Device, Result, Tensor};
 
+use super::gradient::multiply_constant;
+
 /// Makes dropout masks for one training step.
 pub struct Dropout {
     probability: f64,
@@ -35,9 +37,8 @@ impl Dropout {
             device => Tensor::rand(0f32, 1f32, x.shape(), device)?,
         };
         self.calls += 1;
-        // A comparison gives 0 or 1; no gradient flows through the mask.
         let mask = (uniform.lt(keep)?.to_dtype(x.dtype())? * (1. / keep))?;
-        x * mask
+        multiply_constant(x, mask)
     }
 
     /// Numbers in [0, 1).

@@ -2,11 +2,12 @@
 //! Post-LayerNorm transformer (Vaswani et al. 2017; Devlin et al. 2019; Sanh et al. 2019), exact erf GELU.
 //! Tensor names are Hugging Face's. In training every operation has a backward pass; in inference fused ones take their place.
 
-use candle_core::{D, DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use super::attention::AttentionPlan;
 use super::config::{Architecture, EncoderConfig};
 use super::dropout::Dropout;
+use super::gradient;
 use super::weights::Weights;
 use crate::batch::Batch;
 use crate::error::Result;
@@ -97,9 +98,8 @@ impl LayerNorm {
 
     fn forward(&self, x: &Tensor, pass: &Pass) -> candle_core::Result<Tensor> {
         match pass {
-            // candle's fused kernel has no backward pass and would drop the gradient without a word.
             Pass::Inference => candle_nn::ops::layer_norm(&x.contiguous()?, &self.weight, &self.bias, self.eps as f32),
-            Pass::Training(_) => candle_nn::ops::layer_norm_slow(x, &self.weight, &self.bias, self.eps as f32),
+            Pass::Training(_) => gradient::layer_norm(x, &self.weight, &self.bias, self.eps),
         }
     }
 }
@@ -162,7 +162,7 @@ impl Layer {
             heads,
             |scores| match training {
                 false => candle_nn::ops::softmax_last_dim(scores),
-                true => candle_nn::ops::softmax(scores, D::Minus1),
+                true => gradient::softmax(scores),
             },
         )?;
         let attended = pass.dropout(self.attention_output.forward(&context)?)?;

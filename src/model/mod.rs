@@ -7,6 +7,7 @@ pub mod crf;
 pub mod dropout;
 pub mod encoder;
 pub mod gather;
+pub mod gradient;
 pub mod weights;
 
 use candle_core::{DType, Device, Tensor};

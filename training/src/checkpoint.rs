@@ -71,8 +71,8 @@ pub fn restore(
         )));
     }
     let tensors = candle_core::safetensors::load_buffer(&file, &Device::Cpu)?;
-    optimizer.restore(progress.step, &tensors)?;
-    let values = tensors.into_iter().filter_map(|(name, t)| Some((name.strip_prefix("value.")?.to_string(), t)));
+    let values = tensors.iter().filter_map(|(name, t)| Some((name.strip_prefix("value.")?.to_string(), t.clone())));
     parameters.set(&values.collect())?;
+    optimizer.restore(progress.step, &tensors)?;
     Ok(Some(progress))
 }
