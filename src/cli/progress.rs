@@ -1,0 +1,58 @@
+//! Bytes tagged so far -> a bar on standard error, where somebody can see it and it disturbs nothing.
+
+use std::io::{self, IsTerminal, Read};
+use std::path::PathBuf;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::document::is_standard_input;
+use super::report;
+
+/// A bar that counts bytes of text.
+pub struct Progress {
+    bar: ProgressBar,
+}
+
+impl Progress {
+    /// A bar for these inputs; hidden unless standard error is a terminal and standard output is not.
+    pub fn new(paths: &[PathBuf]) -> Self {
+        if !io::stderr().is_terminal() || io::stdout().is_terminal() {
+            return Self { bar: ProgressBar::hidden() };
+        }
+        let size = |path: &PathBuf| match path.metadata() {
+            // How much comes out of a pipe is not known before it ends.
+            _ if is_standard_input(path) => None,
+            Ok(data) if data.is_file() => Some(data.len()),
+            Ok(data) if !data.is_dir() => None,
+            _ => Some(0),
+        };
+        let total: Option<u64> = paths.iter().map(size).sum();
+        let (bar, template) = match total {
+            Some(total) => (ProgressBar::new(total), "{bar:30} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left"),
+            None => (ProgressBar::no_length(), "{spinner} {bytes}, {bytes_per_sec}"),
+        };
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        Self { bar: bar.with_style(style) }
+    }
+
+    /// So many more bytes are done.
+    pub fn advance(&self, bytes: usize) {
+        self.bar.inc(bytes as u64);
+    }
+
+    /// Writes a message to standard error above the bar.
+    pub fn report(&self, message: &str) {
+        self.bar.suspend(|| report(message));
+    }
+
+    /// Counts what is read through it.
+    pub fn counting<R: Read>(&self, reader: R) -> impl Read {
+        self.bar.wrap_read(reader)
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
