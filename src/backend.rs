@@ -1,5 +1,7 @@
 //! What runs the network: a packed batch -> emission scores and class logits of its words.
 
+use std::sync::OnceLock;
+
 use candle_core::{DType, Device as CandleDevice};
 
 use crate::batch::Batch;
@@ -46,6 +48,21 @@ pub enum Device {
 }
 
 impl Device {
+    /// The device that `Auto` stands for on this machine. A GPU that worked once is not tried again.
+    pub(crate) fn resolved(self) -> Self {
+        static GPU_WORKED: OnceLock<()> = OnceLock::new();
+        match self {
+            Device::Auto if !candle_core::utils::cuda_is_available() => Device::Cpu,
+            Device::Auto if GPU_WORKED.get().is_some() => Device::Cuda(0),
+            Device::Auto if CandleDevice::new_cuda(0).is_ok() => {
+                GPU_WORKED.get_or_init(|| ());
+                Device::Cuda(0)
+            }
+            Device::Auto => Device::Cpu,
+            named => named,
+        }
+    }
+
     /// The device of the tensor library.
     ///
     /// # Errors
@@ -112,6 +129,15 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// The format that `Auto` stands for on a resolved device.
+    pub(crate) fn resolved(self, device: Device) -> Self {
+        match (self, device) {
+            (Precision::Auto, Device::Cpu) => Precision::F32,
+            (Precision::Auto, _) => Precision::F16,
+            (named, _) => named,
+        }
+    }
+
     fn dtype(self, device: &CandleDevice) -> Result<DType> {
         match (self, device.is_cpu()) {
             (Precision::Auto | Precision::F32, true) | (Precision::F32, false) => Ok(DType::F32),

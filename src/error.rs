@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// What can go wrong in loading a model or tagging a text.
 ///
@@ -60,6 +61,40 @@ pub enum Error {
     /// The tensor library reported an error.
     #[error("tensor computation failed: {0}")]
     Tensor(#[from] candle_core::Error),
+    /// A load in the background was cancelled ([`Preload::cancel`](crate::Preload::cancel)).
+    #[error("the load of {model} was cancelled before it ended: ask for the model again")]
+    Cancelled {
+        /// The model, as the user named it.
+        model: String,
+    },
+    /// The code that loads a model panicked: a bug of it, not of the model's user.
+    #[error("loading {model} panicked ({message}): please report it; the next call tries again")]
+    LoaderPanicked {
+        /// The model, as the user named it.
+        model: String,
+        /// The panic's message.
+        message: String,
+    },
+    /// One error that several callers got, because they waited for the same load; [`Error::root`] looks inside.
+    #[error(transparent)]
+    Shared(Arc<Error>),
+}
+
+impl Error {
+    /// The error itself, where several callers [share](Error::Shared) it.
+    ///
+    /// ```
+    /// use chemtag::{Error, LoadOptions, Registry};
+    ///
+    /// let Err(error) = Registry::new().get("no/such/folder", LoadOptions::default()) else { unreachable!() };
+    /// assert!(matches!(error.root(), Error::Read { .. }));
+    /// ```
+    pub fn root(&self) -> &Error {
+        match self {
+            Error::Shared(error) => error.root(),
+            error => error,
+        }
+    }
 }
 
 /// Result of the library's functions.

@@ -1,6 +1,8 @@
 //! Where a model comes from -> its three files in memory: `config.json`, `tokenizer.json`, `model.safetensors` (Hugging Face layout).
 
 use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -40,6 +42,12 @@ impl std::fmt::Display for ModelSource {
 /// Names of a model folder's files.
 pub const FILE_NAMES: [&str; 3] = ["config.json", "tokenizer.json", "model.safetensors"];
 
+/// Bytes read between two looks at whether they are still wanted: a hundredth of a second of a slow disk.
+const PORTION: u64 = 1024 * 1024;
+
+/// Called with the bytes read so far and, where it is known, their whole number. An error ends the reading and is its result.
+pub type OnPortion<'a> = &'a mut dyn FnMut(u64, Option<u64>) -> Result<()>;
+
 /// A model's files in memory.
 #[derive(Debug, Clone)]
 pub struct ModelFiles {
@@ -59,13 +67,26 @@ impl ModelFiles {
     /// # Errors
     /// [`Error::Read`] with the file's path, [`Error::NoEmbeddedModel`] if this build has none.
     pub fn read(source: &ModelSource) -> Result<Self> {
+        Self::read_in_portions(source, &mut |_, _| Ok(()))
+    }
+
+    /// Reads the files once and calls `on_portion` after each mebibyte, so that progress shows and an unwanted model is not read to its end.
+    ///
+    /// # Errors
+    /// As [`ModelFiles::read`], and those of `on_portion`.
+    pub fn read_in_portions(source: &ModelSource, on_portion: OnPortion) -> Result<Self> {
         match source {
-            ModelSource::Folder(folder) => Self::read_folder(folder),
-            ModelSource::Embedded => embedded().ok_or(Error::NoEmbeddedModel),
+            ModelSource::Folder(folder) => Self::read_folder(folder, on_portion),
+            ModelSource::Embedded => {
+                let files = embedded().ok_or(Error::NoEmbeddedModel)?;
+                let bytes = files.bytes();
+                on_portion(bytes, Some(bytes))?;
+                Ok(files)
+            }
         }
     }
 
-    fn read_folder(folder: &Path) -> Result<Self> {
+    fn read_folder(folder: &Path, on_portion: OnPortion) -> Result<Self> {
         if folder.is_file() {
             return Err(Error::Model {
                 file: folder.display().to_string(),
@@ -73,29 +94,51 @@ impl ModelFiles {
             });
         }
         let paths = FILE_NAMES.map(|name| folder.join(name));
-        let read = |path: &PathBuf| -> Result<Cow<'static, [u8]>> {
-            match std::fs::read(path) {
-                Ok(bytes) => Ok(bytes.into()),
-                Err(source) => Err(Error::Read { path: path.clone(), source }),
-            }
+        let open = |path: &PathBuf| -> Result<(File, u64)> {
+            let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
+            opened.map(|(bytes, file)| (file, bytes)).map_err(|source| Error::Read { path: path.clone(), source })
         };
-        Ok(Self {
-            config: read(&paths[0])?,
-            tokenizer: read(&paths[1])?,
-            weights: read(&paths[2])?,
-            names: paths.map(|path| path.display().to_string()),
-        })
+        let files = [open(&paths[0])?, open(&paths[1])?, open(&paths[2])?];
+        let total = files.iter().map(|(_, bytes)| bytes).sum();
+        let mut done = 0;
+        let mut contents = [const { Vec::new() }; 3];
+        for (((file, bytes), path), content) in files.iter().zip(&paths).zip(&mut contents) {
+            let failed = |source| Error::Read { path: path.clone(), source };
+            // Exactly, so that the whole file never lies in memory twice; fallibly, so that a huge one is an error.
+            let room = usize::try_from(*bytes).map_err(|_| failed(io::ErrorKind::OutOfMemory.into()))?;
+            content.try_reserve_exact(room).map_err(|_| failed(io::ErrorKind::OutOfMemory.into()))?;
+            loop {
+                let read = file.take(PORTION).read_to_end(content).map_err(failed)?;
+                if read == 0 {
+                    break;
+                }
+                done += read as u64;
+                on_portion(done, Some(total))?;
+            }
+        }
+        let [config, tokenizer, weights] = contents.map(Cow::Owned);
+        Ok(Self { config, tokenizer, weights, names: paths.map(|path| path.display().to_string()) })
+    }
+
+    /// Bytes of the three files together.
+    pub fn bytes(&self) -> u64 {
+        [&self.config, &self.tokenizer, &self.weights].iter().map(|file| file.len() as u64).sum()
     }
 
     /// SHA-256 of the three files' lengths and contents, in hexadecimal: what the model is, wherever it lies.
     pub fn hash(&self) -> String {
-        let mut hash = Sha256::new();
-        for file in [&self.config, &self.tokenizer, &self.weights] {
-            hash.update((file.len() as u64).to_le_bytes());
-            hash.update(file);
-        }
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        sha256(&[&self.config, &self.tokenizer, &self.weights])
     }
+}
+
+/// SHA-256 of the files' lengths and contents, in hexadecimal.
+pub(crate) fn sha256(files: &[&[u8]]) -> String {
+    let mut hash = Sha256::new();
+    for file in files {
+        hash.update((file.len() as u64).to_le_bytes());
+        hash.update(file);
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(feature = "embedded-model")]
@@ -116,4 +159,49 @@ fn embedded() -> Option<ModelFiles> {
 #[cfg(not(feature = "embedded-model"))]
 fn embedded() -> Option<ModelFiles> {
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reading_in_portions_gives_the_files_and_an_error_ends_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let contents = [b"{}".to_vec(), b"tokens".to_vec(), (0..3 * PORTION + 5).map(|i| (i % 251) as u8).collect()];
+        for (name, content) in FILE_NAMES.iter().zip(&contents) {
+            std::fs::write(folder.path().join(name), content).unwrap();
+        }
+        let source = ModelSource::from(folder.path());
+        let total = contents.iter().map(|content| content.len() as u64).sum::<u64>();
+        let mut seen = Vec::new();
+        let files = ModelFiles::read_in_portions(&source, &mut |done, of| {
+            assert_eq!(of, Some(total));
+            seen.push(done);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!([&files.config, &files.tokenizer, &files.weights].map(|file| file.to_vec()), contents);
+        assert_eq!(seen, [2, 8, 8 + PORTION, 8 + 2 * PORTION, 8 + 3 * PORTION, total]);
+        assert_eq!(files.bytes(), total);
+        assert_eq!(files.hash(), ModelFiles::read(&source).unwrap().hash());
+
+        let mut calls = 0;
+        let stopped = ModelFiles::read_in_portions(&source, &mut |done, _| {
+            calls += 1;
+            if done > PORTION { Err(Error::Cancelled { model: "m".into() }) } else { Ok(()) }
+        });
+        assert!(matches!(stopped, Err(Error::Cancelled { .. })));
+        assert_eq!(calls, 3);
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(FILE_NAMES[0]), "{}").unwrap();
+        let error = ModelFiles::read(&folder.path().into()).unwrap_err().to_string();
+        assert!(error.contains("tokenizer.json"), "{error}");
+        let file = folder.path().join(FILE_NAMES[0]);
+        assert!(ModelFiles::read(&file.into()).unwrap_err().to_string().contains("name the folder"));
+    }
 }

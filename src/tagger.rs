@@ -29,6 +29,14 @@ pub struct LoadOptions {
     pub precision: Precision,
 }
 
+impl LoadOptions {
+    /// The same with what `Auto` stands for on this machine.
+    pub(crate) fn resolved(self) -> Self {
+        let device = self.device.resolved();
+        Self { device, precision: self.precision.resolved(device) }
+    }
+}
+
 /// How a tagger reads.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TagOptions {
@@ -65,12 +73,24 @@ impl Model {
     /// # Errors
     /// If a file is damaged or does not fit the others, or the device cannot be used.
     pub fn load(files: &ModelFiles, options: LoadOptions) -> Result<Self> {
+        Self::load_with_tokenizer(files, files.hash(), options, |vocab_size| {
+            Ok(Arc::new(WordPieces::from_json(&files.tokenizer, &files.names[1], vocab_size)?))
+        })
+    }
+
+    /// As [`Model::load`], for files whose hash is known; `tokenizer` gives the tokenizer for a vocabulary of some size.
+    pub(crate) fn load_with_tokenizer(
+        files: &ModelFiles,
+        hash: String,
+        options: LoadOptions,
+        tokenizer: impl FnOnce(usize) -> Result<Arc<WordPieces>>,
+    ) -> Result<Self> {
         let config = ModelConfig::from_json(&files.config, &files.names[0])?;
-        let tokenizer = WordPieces::from_json(&files.tokenizer, &files.names[1], config.encoder.vocab_size)?;
+        let tokenizer = tokenizer(config.encoder.vocab_size)?;
         let (backend, weights) =
             CandleBackend::load(&files.weights, &files.names[2], &config, options.device, options.precision)?;
         let crf = load_crf(&weights)?;
-        Ok(Self { hash: files.hash(), ..Self::from_parts(config, Arc::new(tokenizer), crf, Box::new(backend)) })
+        Ok(Self { hash, ..Self::from_parts(config, tokenizer, crf, Box::new(backend)) })
     }
 
     /// Puts a model together from its parts, such as a network in training.
@@ -84,8 +104,8 @@ impl Model {
         &self.config
     }
 
-    /// The model's tokenizer.
-    pub fn tokenizer(&self) -> &WordPieces {
+    /// The model's tokenizer, which models with the same `tokenizer.json` share if they come from one [`Registry`](crate::Registry).
+    pub fn tokenizer(&self) -> &Arc<WordPieces> {
         &self.tokenizer
     }
 
@@ -106,6 +126,9 @@ impl Model {
 }
 
 /// Finds chemicals in text. A clone shares the model and costs next to nothing; all threads may use one tagger at once.
+///
+/// [`Tagger::load`] reads a copy of the model for itself. Where several parts of a program want a tagger, ask [`chemtag::get`](crate::get) or
+/// a [`Registry`](crate::Registry): they load each model once for all, and [`chemtag::preload`](crate::preload) does so in the background.
 ///
 /// ```no_run
 /// # fn main() -> chemtag::Result<()> {
