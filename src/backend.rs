@@ -77,7 +77,9 @@ impl Device {
             )),
             Device::Cuda(number) => {
                 let device = CandleDevice::new_cuda(number).map_err(|e| {
-                    Error::Device(format!("CUDA device {number} cannot be used ({e}): check the driver with nvidia-smi"))
+                    Error::Device(format!(
+                        "CUDA device {number} cannot be used ({e}): check the driver with nvidia-smi"
+                    ))
                 })?;
                 #[cfg(feature = "cuda")]
                 if let CandleDevice::Cuda(cuda) = &device {

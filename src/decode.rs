@@ -36,14 +36,7 @@ pub struct Decoder {
 impl Decoder {
     /// `threshold`: `None` for the spans of the best path, else the smallest posterior of a span.
     pub fn new(crf: Crf, threshold: Option<f32>) -> Self {
-        Self {
-            crf,
-            threshold,
-            words: Vec::new(),
-            emissions: Vec::new(),
-            class_logits: Vec::new(),
-            found: Vec::new(),
-        }
+        Self { crf, threshold, words: Vec::new(), emissions: Vec::new(), class_logits: Vec::new(), found: Vec::new() }
     }
 
     /// The next sequence of the run with the emissions and class logits of its words.
@@ -74,14 +67,10 @@ impl Decoder {
         let posteriors = self.crf.posteriors(&self.emissions);
         let path = self.crf.viterbi(&self.emissions);
         let spans: Vec<(Range<usize>, f64)> = match self.threshold {
-            None => {
-                crate::model::crf::spans(&path).map(|s| (s.clone(), posteriors.span(s.start, s.end))).collect()
+            None => crate::model::crf::spans(&path).map(|s| (s.clone(), posteriors.span(s.start, s.end))).collect(),
+            Some(least) => {
+                posteriors.best_spans(f64::from(least)).into_iter().map(|s| (s.start..s.end, s.posterior)).collect()
             }
-            Some(least) => posteriors
-                .best_spans(f64::from(least))
-                .into_iter()
-                .map(|s| (s.start..s.end, s.posterior))
-                .collect(),
         };
         let end = if whole { self.words.len() } else { self.cut(&path, &spans) };
         for (span, posterior) in spans.into_iter().filter(|(span, _)| span.end <= end) {

@@ -83,7 +83,10 @@ impl<'m> Pipeline<'m> {
         let packs = packs(&sequences, self.token_budget);
         let emissions: Vec<Emissions> = match packs.as_slice() {
             [one] => vec![self.model.backend().emissions(&Batch::pack(*one))?],
-            many => many.par_iter().map(|pack| self.model.backend().emissions(&Batch::pack(*pack))).collect::<Result<_>>()?,
+            many => many
+                .par_iter()
+                .map(|pack| self.model.backend().emissions(&Batch::pack(*pack)))
+                .collect::<Result<_>>()?,
         };
         for (pack, read) in packs.iter().zip(&emissions) {
             let mut word = 0;

@@ -60,6 +60,11 @@ impl WordPieces {
         self.sep
     }
 
+    /// Id of a piece, if the vocabulary has it.
+    pub fn id(&self, piece: &str) -> Option<u32> {
+        self.tokenizer.token_to_id(piece)
+    }
+
     /// Number of pieces in the vocabulary.
     pub fn vocab_size(&self) -> usize {
         self.tokenizer.get_vocab_size(true)
@@ -136,9 +141,10 @@ pub(crate) mod tests {
     fn what_does_not_fit_is_named() {
         let error = |json: &str| WordPieces::from_json(json.as_bytes(), "t.json", 1).err().unwrap().to_string();
         assert!(error("{}").starts_with("t.json: not a tokenizer"));
-        let model = r#"{"version":"1.0","model":{"type":"WordPiece","unk_token":"[UNK]","continuing_subword_prefix":"\#\#",
+        let model =
+            r#"{"version":"1.0","model":{"type":"WordPiece","unk_token":"[UNK]","continuing_subword_prefix":"\#\#",
             "max_input_chars_per_word":9,"vocab":{"[UNK]":ID}}}"#
-            .replace(r"\#", "#");
+                .replace(r"\#", "#");
         assert!(error(&model.replace("ID", "0")).contains("[CLS] is missing"));
         assert!(error(&model.replace("ID", "5")).contains("highest piece id is 5"));
     }

@@ -8,8 +8,22 @@ use chemtag::Tagger;
 /// Text that looks like a paper's, different for each seed.
 fn prose(words: usize, seed: u64) -> String {
     const WORDS: [&str; 16] = [
-        "benzene", "the", "ethanol", "of", "N,N-dimethylformamide", "and", "was", "α-pinene", "2,4-D", "in", "acid", "TiO2", "methyl",
-        "(+)-catechin.", "water", "20",
+        "benzene",
+        "the",
+        "ethanol",
+        "of",
+        "N,N-dimethylformamide",
+        "and",
+        "was",
+        "α-pinene",
+        "2,4-D",
+        "in",
+        "acid",
+        "TiO2",
+        "methyl",
+        "(+)-catechin.",
+        "water",
+        "20",
     ];
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut text = String::new();

@@ -162,12 +162,7 @@ fn prose() -> impl Strategy<Value = String> {
 }
 
 fn any_text() -> impl Strategy<Value = String> {
-    prop_oneof![
-        any::<String>(),
-        joined(CLUSTER_PARTS, 0..40),
-        joined(PROSE_PARTS, 0..60),
-        prose()
-    ]
+    prop_oneof![any::<String>(), joined(CLUSTER_PARTS, 0..40), joined(PROSE_PARTS, 0..60), prose()]
 }
 
 /// The definition of a word, one grapheme at a time.
@@ -191,10 +186,7 @@ fn words_slowly(text: &str) -> Vec<Range<usize>> {
 
 /// Every place where one grapheme ends and the next starts.
 fn grapheme_borders(text: &str) -> BTreeSet<usize> {
-    text.grapheme_indices(true)
-        .map(|(start, _)| start)
-        .chain([text.len()])
-        .collect()
+    text.grapheme_indices(true).map(|(start, _)| start).chain([text.len()]).collect()
 }
 
 /// Ordered, not empty, on grapheme borders, trimmed, and covering all that is visible.
@@ -221,10 +213,8 @@ fn check_restart(text: &str) -> Result<(), TestCaseError> {
     for sentence in &all {
         let start = sentence.range.start;
         let again = sentences(&text[start..]).next();
-        let moved = again.map(|s| Sentence {
-            range: s.range.start + start..s.range.end + start,
-            continues: s.continues,
-        });
+        let moved =
+            again.map(|s| Sentence { range: s.range.start + start..s.range.end + start, continues: s.continues });
         prop_assert_eq!(moved.as_ref(), Some(sentence));
     }
     Ok(())
@@ -233,10 +223,7 @@ fn check_restart(text: &str) -> Result<(), TestCaseError> {
 /// What stands beyond the look-ahead never matters.
 fn check_prefix(text: &str, whole: &HashSet<Sentence>, length: usize) -> Result<(), TestCaseError> {
     for sentence in sentences(&text[..length]).filter(|s| s.range.end + LOOKAHEAD_BYTES <= length) {
-        prop_assert!(
-            whole.contains(&sentence),
-            "{sentence:?} of the first {length} bytes is none of {text:?}"
-        );
+        prop_assert!(whole.contains(&sentence), "{sentence:?} of the first {length} bytes is none of {text:?}");
     }
     Ok(())
 }

@@ -52,9 +52,8 @@ impl AttentionPlan {
             }
             row += pad.len() as u32;
             let padded = group.iter().any(|&(length, _)| (length as usize) < longest);
-            let mask = padded
-                .then(|| Tensor::from_vec(mask, (count, 1, 1, longest), device)?.to_dtype(dtype))
-                .transpose()?;
+            let mask =
+                padded.then(|| Tensor::from_vec(mask, (count, 1, 1, longest), device)?.to_dtype(dtype)).transpose()?;
             groups.push(Group { sequences: count, longest, pad: RowGather::new(&pad, total, device)?, mask });
         }
         Ok(Self { groups, unpad: RowGather::new(&unpad, row as usize, device)? })

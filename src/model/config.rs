@@ -131,10 +131,8 @@ impl EncoderConfig {
             }
         };
         let number = |key: &str, default: f64| root.get(key).and_then(Value::as_f64).unwrap_or(default);
-        let activation = root
-            .get(if distil { "activation" } else { "hidden_act" })
-            .and_then(Value::as_str)
-            .unwrap_or("gelu");
+        let activation =
+            root.get(if distil { "activation" } else { "hidden_act" }).and_then(Value::as_str).unwrap_or("gelu");
         if activation != "gelu" {
             return Err(format!("activation is \"{activation}\", but only \"gelu\" (exact, by erf) is supported"));
         }
@@ -230,7 +228,8 @@ mod tests {
         ] {
             let mut json = distil();
             json[key] = value;
-            let error = ModelConfig::from_json(json.to_string().as_bytes(), "some/config.json").unwrap_err().to_string();
+            let error =
+                ModelConfig::from_json(json.to_string().as_bytes(), "some/config.json").unwrap_err().to_string();
             assert!(error.contains(expected) && error.starts_with("some/config.json: "), "{error}");
         }
         assert!(ModelConfig::from_json(b"{", "c").unwrap_err().to_string().contains("not valid JSON"));

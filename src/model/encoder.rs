@@ -155,16 +155,13 @@ impl Layer {
 
     fn forward(&self, x: &Tensor, plan: &AttentionPlan, heads: usize, pass: &mut Pass) -> candle_core::Result<Tensor> {
         let training = matches!(pass, Pass::Training(_));
-        let context = plan.attend(
-            &self.query.forward(x)?,
-            &self.key.forward(x)?,
-            &self.value.forward(x)?,
-            heads,
-            |scores| match training {
-                false => candle_nn::ops::softmax_last_dim(scores),
-                true => gradient::softmax(scores),
-            },
-        )?;
+        let context =
+            plan.attend(&self.query.forward(x)?, &self.key.forward(x)?, &self.value.forward(x)?, heads, |scores| {
+                match training {
+                    false => candle_nn::ops::softmax_last_dim(scores),
+                    true => gradient::softmax(scores),
+                }
+            })?;
         let attended = pass.dropout(self.attention_output.forward(&context)?)?;
         let x = self.attention_norm.forward(&(x + attended)?, pass)?;
         let wide = self.ffn_in.forward(&x)?.gelu_erf()?;

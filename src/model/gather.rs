@@ -93,10 +93,7 @@ mod tests {
         assert_eq!(ours.to_vec2::<f32>()?, candles.to_vec2::<f32>()?);
         let ours = (ours * &weight)?.sum_all()?.backward()?;
         let candles = (candles * &weight)?.sum_all()?.backward()?;
-        assert_eq!(
-            ours.get(&source).unwrap().to_vec2::<f32>()?,
-            candles.get(&source).unwrap().to_vec2::<f32>()?
-        );
+        assert_eq!(ours.get(&source).unwrap().to_vec2::<f32>()?, candles.get(&source).unwrap().to_vec2::<f32>()?);
         Ok(())
     }
 

@@ -84,11 +84,7 @@ fn dotted_letters(word: &str) -> Option<Ending> {
         upper &= letter.is_uppercase();
     }
     // A lone small letter labels something ("panel a."), as a lone capital may.
-    Some(if upper || !word.contains('.') {
-        BeforeOpener
-    } else {
-        BeforeCapitalised
-    })
+    Some(if upper || !word.contains('.') { BeforeOpener } else { BeforeCapitalised })
 }
 
 /// Words that open sentences far more often than they open names, sorted by bytes.
@@ -130,9 +126,7 @@ const CONNECTIVES: &[&str] = &[
 
 /// Whether `word`, in any case, needs something after it in the same sentence.
 pub(super) fn is_connective(word: &str) -> bool {
-    CONNECTIVES
-        .binary_search(&word.to_ascii_lowercase().as_str())
-        .is_ok()
+    CONNECTIVES.binary_search(&word.to_ascii_lowercase().as_str()).is_ok()
 }
 
 /// Prefixes in small letters that open chemical names, written before a hyphen, sorted by bytes.
@@ -162,10 +156,7 @@ const HEADINGS: &[&str] = &[
 pub(super) fn is_heading(line: &str) -> bool {
     let line = line.trim_end_matches(':');
     // No heading of the table is longer; a long line need not be copied.
-    line.len() <= 24
-        && HEADINGS
-            .binary_search(&line.to_ascii_lowercase().as_str())
-            .is_ok()
+    line.len() <= 24 && HEADINGS.binary_search(&line.to_ascii_lowercase().as_str()).is_ok()
 }
 
 #[cfg(test)]

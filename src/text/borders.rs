@@ -6,9 +6,7 @@
 //! promises of [`super`] hold by construction.
 
 use super::abbreviations::{self, Ending};
-use super::punctuation::{
-    is_closing, is_closing_bracket, is_opening_bracket, is_opening_quote, line_breaks,
-};
+use super::punctuation::{is_closing, is_closing_bracket, is_opening_bracket, is_opening_quote, line_breaks};
 use super::starts;
 use super::words::cluster_at;
 
@@ -50,9 +48,7 @@ impl Stop {
             Tail::Nothing | Tail::Closed if c.is_numeric() => Tail::Reference(true),
             Tail::Nothing | Tail::Closed if matches!(c, '[' | '(') => Tail::Reference(false),
             Tail::Reference(_) if c.is_numeric() => Tail::Reference(true),
-            Tail::Reference(_) if matches!(c, ',' | '-' | '–' | '[' | '(' | ']' | ')') => {
-                self.tail
-            }
+            Tail::Reference(_) if matches!(c, ',' | '-' | '–' | '[' | '(' | ']' | ')') => self.tail,
             _ => return None,
         };
         Some(Stop { tail, ..self })
@@ -136,8 +132,7 @@ fn stop_ends(before: &Before, stop: &Stop, line_break: bool, next: &str) -> bool
         Tail::Reference(false) => return by_line(),
         Tail::Reference(true) => {
             let follows_word = stop.is_strong || ends_with_plain_word(head);
-            return (follows_word && starts::first_letter(next).is_some_and(char::is_uppercase))
-                || by_line();
+            return (follows_word && starts::first_letter(next).is_some_and(char::is_uppercase)) || by_line();
         }
         Tail::Nothing | Tail::Closed => {}
     }
@@ -193,18 +188,9 @@ fn line_ends(before: &Before, next: &str) -> bool {
 /// abbreviation, which keeps the look back short.
 fn word_before_stop(head: &str) -> &str {
     const LONGEST: usize = 12;
-    let letters = head
-        .chars()
-        .rev()
-        .take_while(|&c| c.is_alphanumeric() || c == '.');
-    let (count, bytes) = letters
-        .take(LONGEST + 1)
-        .fold((0, 0), |(n, b), c| (n + 1, b + c.len_utf8()));
-    if count > LONGEST {
-        ""
-    } else {
-        head.get(head.len() - bytes..).unwrap_or_default()
-    }
+    let letters = head.chars().rev().take_while(|&c| c.is_alphanumeric() || c == '.');
+    let (count, bytes) = letters.take(LONGEST + 1).fold((0, 0), |(n, b), c| (n + 1, b + c.len_utf8()));
+    if count > LONGEST { "" } else { head.get(head.len() - bytes..).unwrap_or_default() }
 }
 
 /// "25 °C", "310 K", "6 h", "mg/L", "cyclosporin-A": a lone letter that is no initial of a name.
@@ -216,9 +202,7 @@ fn is_unit_letter(head: &str, word: &str) -> bool {
     match back.next() {
         Some('°' | 'º' | '/') => true,
         Some('-') => back.next().is_some_and(char::is_alphanumeric),
-        Some(c) if c.is_whitespace() => {
-            "CKLMTVdghsÅ".contains(word) && back.next().is_some_and(|c| c.is_ascii_digit())
-        }
+        Some(c) if c.is_whitespace() => "CKLMTVdghsÅ".contains(word) && back.next().is_some_and(|c| c.is_ascii_digit()),
         _ => false,
     }
 }
@@ -229,38 +213,20 @@ fn ends_with_plain_word(head: &str) -> bool {
         return true;
     }
     let word = word_before_stop(head);
-    let letters = head
-        .chars()
-        .rev()
-        .take(2)
-        .filter(|c| c.is_alphabetic())
-        .count();
-    letters == 2
-        && !matches!(
-            abbreviations::ending(word),
-            Some(Ending::Never | Ending::NotBeforeNumber)
-        )
+    let letters = head.chars().rev().take(2).filter(|c| c.is_alphabetic()).count();
+    letters == 2 && !matches!(abbreviations::ending(word), Some(Ending::Never | Ending::NotBeforeNumber))
 }
 
 /// Whether a line ends in the middle of a phrase: a comma, a hyphen, an open bracket, "of", "and", "the".
 fn needs_more(line: &str) -> bool {
-    if line.ends_with([
-        ',', '-', '‐', '–', '−', '/', '+', '=', '&', '<', '>', '±', '×', '~',
-    ]) || line.ends_with(is_opening_bracket)
+    if line.ends_with([',', '-', '‐', '–', '−', '/', '+', '=', '&', '<', '>', '±', '×', '~'])
+        || line.ends_with(is_opening_bracket)
     {
         return true;
     }
     // No connective of the table is longer than eight letters.
-    let word = line
-        .chars()
-        .rev()
-        .take_while(|c| c.is_ascii_alphabetic())
-        .take(9)
-        .count();
+    let word = line.chars().rev().take_while(|c| c.is_ascii_alphabetic()).take(9).count();
     let start = line.len() - word;
-    let whole = !line
-        .get(..start)
-        .unwrap_or_default()
-        .ends_with(|c: char| c.is_alphanumeric());
+    let whole = !line.get(..start).unwrap_or_default().ends_with(|c: char| c.is_alphanumeric());
     whole && abbreviations::is_connective(line.get(start..).unwrap_or_default())
 }

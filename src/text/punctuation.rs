@@ -20,17 +20,7 @@ pub(super) fn is_stop(c: char) -> bool {
 pub(super) fn is_strong_stop(c: char) -> bool {
     matches!(
         c,
-        '!' | '?'
-            | '‼'
-            | '⁇'
-            | '⁈'
-            | '⁉'
-            | '\u{589}'
-            | '\u{61f}'
-            | '\u{6d4}'
-            | '\u{964}'
-            | '\u{965}'
-            | '\u{1362}'
+        '!' | '?' | '‼' | '⁇' | '⁈' | '⁉' | '\u{589}' | '\u{61f}' | '\u{6d4}' | '\u{964}' | '\u{965}' | '\u{1362}'
     ) || is_wide_stop(c)
 }
 

@@ -60,10 +60,7 @@ impl Iterator for Sentences<'_> {
         let start = self.position;
         let (length, continues) = first_sentence(self.text.get(start..)?);
         self.position = start + length;
-        Some(Sentence {
-            range: start..self.position,
-            continues,
-        })
+        Some(Sentence { range: start..self.position, continues })
     }
 }
 
@@ -85,9 +82,7 @@ fn first_sentence(text: &str) -> (usize, bool) {
             position = cluster.end;
             continue;
         }
-        if !is_plain_space(text, position, &scan)
-            && borders::is_border(&scan.before(text), window(text, scan.end))
-        {
+        if !is_plain_space(text, position, &scan) && borders::is_border(&scan.before(text), window(text, scan.end)) {
             break;
         }
         while let Some(white) = cluster_at(text, position).filter(|cluster| cluster.is_white) {
@@ -106,9 +101,7 @@ fn first_sentence(text: &str) -> (usize, bool) {
 /// A single space after no stop and before a visible ASCII character ends nothing; most gaps are such.
 fn is_plain_space(text: &str, position: usize, scan: &Scan) -> bool {
     let next = text.as_bytes().get(position + 1);
-    scan.stop.is_none()
-        && text.as_bytes().get(position) == Some(&b' ')
-        && next.is_some_and(u8::is_ascii_graphic)
+    scan.stop.is_none() && text.as_bytes().get(position) == Some(&b' ') && next.is_some_and(u8::is_ascii_graphic)
 }
 
 /// At most [`LOOKAHEAD_BYTES`] of `text` from `start`, without a part of a character.
@@ -146,9 +139,7 @@ impl Scan {
     /// look further ahead could make a forced cut before this place depend on what follows it.
     fn ends_without_space(&self, next: &Cluster) -> bool {
         let after_stop = |stop: Stop| stop.is_wide && !matches!(stop.tail, Tail::Reference(_));
-        self.stop.is_some_and(after_stop)
-            && !punctuation::is_stop(next.first)
-            && !punctuation::is_closing(next.first)
+        self.stop.is_some_and(after_stop) && !punctuation::is_stop(next.first) && !punctuation::is_closing(next.first)
     }
 
     /// Where to cut before `next`, with which the sentence would be too long.
@@ -189,13 +180,8 @@ impl Scan {
     /// The stop `c` at `start`, joined with the stops directly before it.
     fn stop_with(&self, start: usize, c: char) -> Stop {
         let run = self.stop.filter(|stop| stop.tail == Tail::Nothing);
-        let mut stop = run.unwrap_or(Stop {
-            at: start,
-            count: 0,
-            is_strong: false,
-            is_wide: false,
-            tail: Tail::Nothing,
-        });
+        let mut stop =
+            run.unwrap_or(Stop { at: start, count: 0, is_strong: false, is_wide: false, tail: Tail::Nothing });
         // An ellipsis in one character counts as the three full stops that it stands for.
         stop.count += if c == '…' { 3 } else { 1 };
         stop.is_strong |= punctuation::is_strong_stop(c);

@@ -19,16 +19,12 @@ pub(super) fn starts_sentence(next: &str) -> bool {
         _ if first.is_lowercase() => is_small_letter_name(next),
         _ if first.is_alphabetic() => true,
         '#' | '$' | '€' | '£' | '§' | '¶' | '©' => true,
-        '~' | '∼' | '≈' | '<' | '>' | '≤' | '≥' => {
-            rest.trim_start().starts_with(|c: char| c.is_ascii_digit())
-        }
+        '~' | '∼' | '≈' | '<' | '>' | '≤' | '≥' => rest.trim_start().starts_with(|c: char| c.is_ascii_digit()),
         _ if is_opening_bracket(first) => {
             let inner = rest.trim_start_matches(is_opening_bracket);
             match inner.chars().next() {
                 Some('+' | '-' | '−' | '–' | '±') => true,
-                Some(c) if c.is_lowercase() => {
-                    is_small_letter_name(inner) || is_enumerator_in_bracket(inner)
-                }
+                Some(c) if c.is_lowercase() => is_small_letter_name(inner) || is_enumerator_in_bracket(inner),
                 Some(c) => c.is_alphanumeric(),
                 None => false,
             }
@@ -39,20 +35,14 @@ pub(super) fn starts_sentence(next: &str) -> bool {
 
 /// "(a)", "(iv)".
 fn is_enumerator_in_bracket(inner: &str) -> bool {
-    inner
-        .split_once(')')
-        .is_some_and(|(label, _)| is_enumerator(label))
+    inner.split_once(')').is_some_and(|(label, _)| is_enumerator(label))
 }
 
 /// "p-Cresol", "pH", "mRNA", "p53", "α-Pinene", "tert-butanol": a first word with small first letter that may still open a
 /// sentence, because no other spelling of it exists.
 fn is_small_letter_name(next: &str) -> bool {
     let word = next.split(char::is_whitespace).next().unwrap_or_default();
-    if word
-        .chars()
-        .take(24)
-        .any(|c| c.is_uppercase() || c.is_numeric())
-    {
+    if word.chars().take(24).any(|c| c.is_uppercase() || c.is_numeric()) {
         return true;
     }
     let (prefix, after) = match word.split_once(['-', '‐', '‑']) {
@@ -72,10 +62,7 @@ pub(super) fn is_digit_name(next: &str) -> bool {
 
 /// The first letter of `next`, past opening quotes; `None` if something else stands there.
 pub(super) fn first_letter(next: &str) -> Option<char> {
-    next.trim_start_matches(is_opening_quote)
-        .chars()
-        .next()
-        .filter(|c| c.is_alphabetic())
+    next.trim_start_matches(is_opening_quote).chars().next().filter(|c| c.is_alphabetic())
 }
 
 /// Whether `next` starts with a word that opens sentences.
@@ -103,24 +90,19 @@ pub(super) fn is_capitalised(next: &str) -> bool {
     let next_word = next.trim_start_matches(is_opening_quote);
     let mut letters = next_word.chars().take_while(|c| c.is_alphanumeric());
     let capital = letters.next().is_some_and(char::is_uppercase);
-    let (small, other) = letters.fold((0, 0), |(small, other), c| {
-        if c.is_lowercase() {
-            (small + 1, other)
-        } else {
-            (small, other + 1)
-        }
-    });
+    let (small, other) = letters.fold(
+        (0, 0),
+        |(small, other), c| {
+            if c.is_lowercase() { (small + 1, other) } else { (small, other + 1) }
+        },
+    );
     (capital && small >= 2 && other == 0) || is_opener(next)
 }
 
 /// Whether `next` starts with a mark that cannot start a sentence.
 pub(super) fn continues(next: &str) -> bool {
     next.starts_with(|c: char| {
-        is_closing_bracket(c)
-            || matches!(
-                c,
-                ',' | ';' | ':' | '.' | '%' | '=' | '×' | '/' | '±' | '”' | '’' | '»'
-            )
+        is_closing_bracket(c) || matches!(c, ',' | ';' | ':' | '.' | '%' | '=' | '×' | '/' | '±' | '”' | '’' | '»')
     })
 }
 
@@ -140,9 +122,7 @@ pub(super) fn is_bullet(next: &str) -> bool {
 /// "1. ", "2) ", "(a) ", "[12] ", "2.1 Materials": the number of a list item, a reference or a section.
 pub(super) fn is_item_marker(next: &str) -> bool {
     let inner = next.trim_start_matches(['(', '[']);
-    let label_end = inner
-        .find(|c: char| !c.is_ascii_alphanumeric() && c != '.')
-        .unwrap_or(inner.len());
+    let label_end = inner.find(|c: char| !c.is_ascii_alphanumeric() && c != '.').unwrap_or(inner.len());
     let (label, rest) = inner.split_at(label_end);
     let bare = label.trim_end_matches('.');
     if bare.len() > 6 || !is_enumerator(bare) {
@@ -156,8 +136,7 @@ pub(super) fn is_item_marker(next: &str) -> bool {
 
 /// "1", "2.3", "A", "iv" at the start of a sentence count its items.
 pub(super) fn is_enumerator(word: &str) -> bool {
-    let number = word.starts_with(|c: char| c.is_ascii_digit())
-        && word.chars().all(|c| c.is_ascii_digit() || c == '.');
+    let number = word.starts_with(|c: char| c.is_ascii_digit()) && word.chars().all(|c| c.is_ascii_digit() || c == '.');
     let roman = !word.is_empty() && word.chars().all(|c| "ivxIVX".contains(c));
     number || roman || is_initial(word)
 }

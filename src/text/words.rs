@@ -87,22 +87,14 @@ pub(super) fn cluster_at(text: &str, position: usize) -> Option<Cluster> {
         };
         if let Some(end) = end {
             let first = char::from(byte);
-            return Some(Cluster {
-                end,
-                first,
-                is_white: first.is_whitespace(),
-            });
+            return Some(Cluster { end, first, is_white: first.is_whitespace() });
         }
     }
     let cluster = text.get(position..)?.graphemes(true).next()?;
     let first = cluster.chars().next()?;
     // Only CR LF joins two white characters: whatever else follows a white character in its cluster is a mark or a joiner.
     let is_white = first.is_whitespace() && cluster.len() == first.len_utf8();
-    Some(Cluster {
-        end: position + cluster.len(),
-        first,
-        is_white,
-    })
+    Some(Cluster { end: position + cluster.len(), first, is_white })
 }
 
 #[cfg(test)]
@@ -115,14 +107,8 @@ mod tests {
 
     #[test]
     fn letters_and_digits_run_together_and_all_else_stands_alone() {
-        assert_eq!(
-            split("2,3-dihydro_1H"),
-            ["2", ",", "3", "-", "dihydro", "_", "1H"]
-        );
-        assert_eq!(
-            split("  Ca2+\u{a0}(10 µM)\r\n"),
-            ["Ca2", "+", "(", "10", "µM", ")"]
-        );
+        assert_eq!(split("2,3-dihydro_1H"), ["2", ",", "3", "-", "dihydro", "_", "1H"]);
+        assert_eq!(split("  Ca2+\u{a0}(10 µM)\r\n"), ["Ca2", "+", "(", "10", "µM", ")"]);
         assert_eq!(split("H₂SO₄ x²"), ["H₂SO₄", "x²"]);
         assert_eq!(split(""), [""; 0]);
         assert_eq!(split(" \t\r\n\u{3000}\u{2029}"), [""; 0]);
@@ -130,10 +116,7 @@ mod tests {
 
     #[test]
     fn marks_and_joiners_belong_to_the_word_before_them() {
-        assert_eq!(
-            split("e\u{301}ther o\u{308}l"),
-            ["e\u{301}ther", "o\u{308}l"]
-        );
+        assert_eq!(split("e\u{301}ther o\u{308}l"), ["e\u{301}ther", "o\u{308}l"]);
         assert_eq!(split("a\u{200d}b"), ["a\u{200d}b"]);
         assert_eq!(split("-\u{fe0f}x"), ["-\u{fe0f}", "x"]);
         assert_eq!(split("👩\u{200d}🔬🇩🇪🇫🇷"), ["👩\u{200d}🔬", "🇩🇪", "🇫🇷"]);
@@ -148,10 +131,7 @@ mod tests {
 
     #[test]
     fn characters_without_width_are_not_lost() {
-        assert_eq!(
-            split("a\u{200b}b\u{feff}"),
-            ["a", "\u{200b}", "b", "\u{feff}"]
-        );
+        assert_eq!(split("a\u{200b}b\u{feff}"), ["a", "\u{200b}", "b", "\u{feff}"]);
     }
 
     #[test]

@@ -62,7 +62,8 @@ pub fn restore(
     let damaged = |reason: String| Error::Checkpoint { path: path.into(), reason };
     let (_, metadata) =
         safetensors::SafeTensors::read_metadata(&file).map_err(|e| damaged(format!("is damaged ({e})")))?;
-    let json = metadata.metadata().as_ref().and_then(|m| m.get(PROGRESS)).ok_or_else(|| damaged("is no checkpoint".into()))?;
+    let json =
+        metadata.metadata().as_ref().and_then(|m| m.get(PROGRESS)).ok_or_else(|| damaged("is no checkpoint".into()))?;
     let progress: Progress = serde_json::from_str(json).map_err(|e| damaged(format!("is damaged ({e})")))?;
     if progress.settings != settings {
         return Err(damaged(format!(

@@ -226,7 +226,8 @@ impl Dataset {
 
     fn from_bytes(file: &[u8]) -> Result<Self, String> {
         let (_, metadata) = SafeTensors::read_metadata(file).map_err(|e| e.to_string())?;
-        let corpora = metadata.metadata().as_ref().and_then(|m| m.get("corpora")).ok_or("names of the corpora are missing")?;
+        let corpora =
+            metadata.metadata().as_ref().and_then(|m| m.get("corpora")).ok_or("names of the corpora are missing")?;
         let corpora: Vec<String> = serde_json::from_str(corpora).map_err(|e| e.to_string())?;
         let tensors = SafeTensors::deserialize(file).map_err(|e| e.to_string())?;
         let read = |name: &str, dtype: Dtype| match tensors.tensor(name) {
@@ -238,7 +239,8 @@ impl Dataset {
             let data = read(name, Dtype::U16)?;
             Ok(data.as_chunks().0.iter().map(|&pair| u32::from(u16::from_le_bytes(pair))).collect())
         };
-        let (corpus, tags, classes) = (read("corpus", Dtype::U8)?, read("tags", Dtype::U8)?, read("classes", Dtype::U8)?);
+        let (corpus, tags, classes) =
+            (read("corpus", Dtype::U8)?, read("tags", Dtype::U8)?, read("classes", Dtype::U8)?);
         let (pieces, words) = (numbers("pieces")?, numbers("words")?);
         let (piece_ids, word_starts) = (numbers("piece_ids")?, numbers("word_starts")?);
         let total = |counts: &[u32]| counts.iter().map(|&n| n as usize).sum::<usize>();

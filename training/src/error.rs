@@ -63,16 +63,10 @@ pub enum Error {
         missing.join(", "),
         if present.is_empty() { "none, it has no mentions".to_owned() } else { present.join(", ") }
     )]
-    UnknownTypes {
-        path: PathBuf,
-        missing: Vec<String>,
-        present: Vec<String>,
-    },
+    UnknownTypes { path: PathBuf, missing: Vec<String>, present: Vec<String> },
 
     /// A list of types with an empty name in it.
-    #[error(
-        "expected mention types separated by commas, such as CHEMICAL or MAT,PRO; found {found:?}"
-    )]
+    #[error("expected mention types separated by commas, such as CHEMICAL or MAT,PRO; found {found:?}")]
     TypeList { found: String },
 
     /// A span that cannot be cut out of its document.
@@ -120,10 +114,6 @@ pub enum Error {
 impl Error {
     /// Wraps an operating system's error with the file it is about.
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::Io {
-            action,
-            path: path.to_owned(),
-            source,
-        }
+        Self::Io { action, path: path.to_owned(), source }
     }
 }

@@ -72,10 +72,8 @@ pub fn evaluate(
     options: &Options,
     errors: Option<&Path>,
 ) -> Result<Evaluation> {
-    let tagger = tagger.with_options(chemtag::TagOptions {
-        lone_sentences: options.lone_sentences,
-        ..tagger.options().clone()
-    })?;
+    let tagger = tagger
+        .with_options(chemtag::TagOptions { lone_sentences: options.lone_sentences, ..tagger.options().clone() })?;
     let started = Instant::now();
     let entities = tag(&tagger, documents, options.retokenise)?;
     let seconds = started.elapsed().as_secs_f64();

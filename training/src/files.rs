@@ -18,9 +18,9 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
         file.write_all(bytes)?;
         file.sync_all()
     };
-    let written = write().map_err(|e| Error::io("write", path, e)).and_then(|()| {
-        std::fs::rename(&beside, path).map_err(|e| Error::io("rename", path, e))
-    });
+    let written = write()
+        .map_err(|e| Error::io("write", path, e))
+        .and_then(|()| std::fs::rename(&beside, path).map_err(|e| Error::io("rename", path, e)));
     if written.is_err() {
         // The first error is the one to report.
         let _ = std::fs::remove_file(&beside);

@@ -45,6 +45,10 @@ pub struct Settings {
     pub dropout: f64,
     /// Weight of the classes' loss beside the spans'.
     pub class_weight: f64,
+    /// Share of the pieces that the network reads as `[MASK]`, so that it learns to use their neighbours.
+    pub mask_pieces: f64,
+    /// Decay of the running average of the weights that is scored and kept; 0 to keep the weights themselves.
+    pub average_decay: f64,
     /// Seed of the heads' first weights, the order of the batches and dropout.
     pub seed: u64,
     /// Steps between checkpoints.
@@ -63,6 +67,8 @@ impl Default for Settings {
             clip_norm: 1.,
             dropout: 0.1,
             class_weight: 0.3,
+            mask_pieces: 0.,
+            average_decay: 0.,
             seed: 0,
             checkpoint_steps: 500,
         }
@@ -81,6 +87,8 @@ pub struct Run<'a> {
     pub out: PathBuf,
     /// Bytes of `tokenizer.json`.
     pub tokenizer: &'a [u8],
+    /// Id of `[MASK]`; needed if pieces are masked.
+    pub mask: Option<u32>,
     /// Told after each step: steps done, steps of the run, the last losses.
     pub on_step: &'a mut dyn FnMut(usize, usize, Losses),
     /// The run ends, with a checkpoint, before this step; `None`: at its end.
@@ -110,7 +118,15 @@ pub fn finetune(mut run: Run, parameters: &Parameters) -> Result<()> {
         .collect();
     let steps = epoch_steps.iter().sum();
     let schedule = Schedule { peak: settings.learning_rate, steps, warmup: settings.warmup };
-    let adamw = AdamW { weight_decay: settings.weight_decay, clip_norm: settings.clip_norm, ..AdamW::default() };
+    if settings.mask_pieces > 0. && run.mask.is_none() {
+        return Err(Error::Setting("pieces shall be masked, but the tokenizer has no piece [MASK]".into()));
+    }
+    let adamw = AdamW {
+        weight_decay: settings.weight_decay,
+        clip_norm: settings.clip_norm,
+        average_decay: settings.average_decay,
+        ..AdamW::default()
+    };
     let head = |name: &str| !["distilbert.", "bert."].iter().any(|prefix| name.starts_with(prefix));
     let scale = |name: &str| if head(name) { settings.head_factor } else { 1. };
     let mut optimizer = Optimizer::new(adamw, parameters.variables(), scale)?;
@@ -140,13 +156,17 @@ pub fn finetune(mut run: Run, parameters: &Parameters) -> Result<()> {
             if parameters.device().is_cpu() {
                 reseed(parameters.device(), &mut dropout, settings.seed, progress.step)?;
             }
-            let labelled = LabelledBatch::pack(batch.iter().map(|&i| &run.train.examples[i]));
+            let mut labelled = LabelledBatch::pack(batch.iter().map(|&i| &run.train.examples[i]));
+            if let Some(mask) = run.mask {
+                labelled.mask(mask, settings.mask_pieces, settings.seed, progress.step as u64);
+            }
             let (losses, gradients) =
                 loss_and_gradients(parameters, &network, &labelled, &mut dropout, settings.class_weight)?;
             optimizer.step(&gradients, schedule.rate(progress.step))?;
             progress.step += 1;
             let words = labelled.tags.len() as f64;
-            for (sum, part) in progress.epoch_sums.iter_mut().zip([losses.spans * words, losses.classes * words, words]) {
+            for (sum, part) in progress.epoch_sums.iter_mut().zip([losses.spans * words, losses.classes * words, words])
+            {
                 *sum += part;
             }
             (run.on_step)(progress.step, steps, losses);
@@ -156,7 +176,7 @@ pub fn finetune(mut run: Run, parameters: &Parameters) -> Result<()> {
             }
         }
         first = last;
-        finish_epoch(&mut run, parameters, epoch, &mut progress, &mut metrics, started)?;
+        finish_epoch(&mut run, parameters, &optimizer, epoch, &mut progress, &mut metrics, started)?;
         save(&checkpoint_path, &mut progress, &metrics, parameters, &optimizer)?;
         reseed(parameters.device(), &mut dropout, settings.seed, progress.step)?;
     }
@@ -167,20 +187,22 @@ pub fn finetune(mut run: Run, parameters: &Parameters) -> Result<()> {
 fn finish_epoch(
     run: &mut Run,
     parameters: &Parameters,
+    optimizer: &Optimizer,
     epoch: usize,
     progress: &mut Progress,
     metrics: &mut Metrics,
     started: Instant,
 ) -> Result<()> {
-    let mut scores = serde_json::Map::new();
-    let mut mean = None;
-    for (name, dataset) in run.devel {
-        let by_corpus = evaluate_words(parameters, dataset)?;
-        let f1: f64 = by_corpus.values().map(Counts::f1).sum::<f64>() / by_corpus.len().max(1) as f64;
-        mean.get_or_insert(f1);
-        let corpora: serde_json::Map<_, _> = by_corpus.iter().map(|(c, counts)| (c.clone(), counts.f1().into())).collect();
-        scores.insert(name.clone(), corpora.into());
+    let averaged = run.settings.average_decay > 0.;
+    let mut scores = vec![("devel_f1", devel_scores(run, parameters)?)];
+    if averaged {
+        optimizer.show_average()?;
+        scores.push(("devel_f1_average", devel_scores(run, parameters)?));
     }
+    let mean = scores
+        .last()
+        .and_then(|(_, readings)| readings.first())
+        .map(|(_, by_corpus)| by_corpus.values().map(Counts::f1).sum::<f64>() / by_corpus.len().max(1) as f64);
     let better = match (mean, progress.best) {
         (Some(f1), Some((best, _))) => f1 > best,
         (Some(_), None) => true,
@@ -190,16 +212,31 @@ fn finish_epoch(
         parameters.save_model(&run.out, run.tokenizer)?;
         progress.best = mean.map(|f1| (f1, epoch));
     }
+    if averaged {
+        optimizer.show_values()?;
+    }
     let [span_loss, class_loss, words] = std::mem::take(&mut progress.epoch_sums);
-    metrics.write(&serde_json::json!({
+    let mut line = serde_json::json!({
         "epoch": epoch + 1,
         "step": progress.step,
         "span_loss": span_loss / words,
         "class_loss": class_loss / words,
-        "devel_f1": scores,
         "kept": better,
         "seconds": started.elapsed().as_secs_f64(),
-    }))
+    });
+    for (name, readings) in scores {
+        let f1 = |by_corpus: &CorpusScores| -> serde_json::Map<_, _> {
+            by_corpus.iter().map(|(corpus, counts)| (corpus.clone(), counts.f1().into())).collect()
+        };
+        let readings: serde_json::Map<_, _> = readings.iter().map(|(name, c)| (name.clone(), f1(c).into())).collect();
+        line[name] = readings.into();
+    }
+    metrics.write(&line)
+}
+
+/// Word-level scores of each devel reading.
+fn devel_scores(run: &Run, parameters: &Parameters) -> Result<Vec<(String, CorpusScores)>> {
+    run.devel.iter().map(|(name, dataset)| Ok((name.clone(), evaluate_words(parameters, dataset)?))).collect()
 }
 
 /// Strict F1 by words of each corpus, on the network as it is now.

@@ -9,6 +9,8 @@ use chemtag::model::crf::{CrfGradient, TAGS, Tag};
 use chemtag::model::dropout::Dropout;
 use chemtag::model::encoder::Pass;
 use chemtag::model::{Network, names};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
 use crate::dataset::{Example, NO_CLASS_INDEX};
 use crate::error::Result;
@@ -34,6 +36,22 @@ impl LabelledBatch {
             packed.classes.extend_from_slice(&example.classes);
         }
         packed
+    }
+
+    /// Reads a share of the pieces as `mask`, drawn from the seed and the step. `[CLS]` and `[SEP]` of the sequences stay.
+    pub fn mask(&mut self, mask: u32, share: f64, seed: u64, step: u64) {
+        if share <= 0. {
+            return;
+        }
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        random.set_stream(!step);
+        for sequence in self.batch.cu_seqlens.windows(2) {
+            for piece in sequence[0] + 1..sequence[1].saturating_sub(1) {
+                if random.random::<f64>() < share {
+                    self.batch.piece_ids[piece as usize] = mask;
+                }
+            }
+        }
     }
 }
 
@@ -62,7 +80,8 @@ pub fn loss_and_gradients(
     let words = labelled.tags.len() as f64;
 
     let scores = host(&output.emissions)?;
-    let crf = parameters.crf()?.batch_nll_and_gradient(scores.as_chunks().0, &labelled.batch.cu_words, &labelled.tags)?;
+    let crf =
+        parameters.crf()?.batch_nll_and_gradient(scores.as_chunks().0, &labelled.batch.cu_words, &labelled.tags)?;
     let gradient = Tensor::from_slice(crf.emissions.as_flattened(), (labelled.tags.len(), TAGS), device)?;
     let mut surrogate = ((&output.emissions * gradient)?.sum_all()? + crf_surrogate(parameters, &crf.crf)?)?;
     let mut losses = Losses { spans: crf.loss / words, classes: 0. };

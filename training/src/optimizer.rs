@@ -1,5 +1,5 @@
 //! Gradients -> the next values of the variables: AdamW (Loshchilov and Hutter 2019, algorithm 2) with clipping by global norm,
-//! a rate for each group of variables, and moments that a checkpoint can keep.
+//! a rate for each group of variables, a running average of the values (Polyak and Juditsky 1992), and a state that a checkpoint can keep.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -21,11 +21,13 @@ pub struct AdamW {
     pub weight_decay: f64,
     /// Gradients are scaled down to this global norm.
     pub clip_norm: f64,
+    /// Decay of the running average of the values; it is shorter during the first steps. 0 for no averaging.
+    pub average_decay: f64,
 }
 
 impl Default for AdamW {
     fn default() -> Self {
-        Self { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01, clip_norm: 1. }
+        Self { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01, clip_norm: 1., average_decay: 0. }
     }
 }
 
@@ -58,6 +60,7 @@ struct Group {
     values: Tensor,
     mean: Tensor,
     square: Tensor,
+    average: Tensor,
 }
 
 /// Sums run over rows of this many numbers first: candle sums all of a tensor in one block.
@@ -96,7 +99,7 @@ impl Optimizer {
         let groups = groups.into_iter().map(|(scale, variables)| {
             let values = flatten(&variables.iter().map(|v| v.as_tensor().clone()).collect::<Vec<_>>())?;
             let zeros = values.zeros_like()?;
-            Ok(Group { scale, variables, values, mean: zeros.clone(), square: zeros })
+            Ok(Group { scale, variables, mean: zeros.clone(), square: zeros, average: values.clone(), values })
         });
         Ok(Self { settings, step: 0, groups: groups.collect::<Result<_>>()? })
     }
@@ -121,9 +124,10 @@ impl Optimizer {
         if !norm.is_finite() {
             return Err(Error::Diverged { step: self.step });
         }
-        let AdamW { beta1, beta2, epsilon, weight_decay, clip_norm } = self.settings;
+        let AdamW { beta1, beta2, epsilon, weight_decay, clip_norm, average_decay } = self.settings;
         let clip = (clip_norm / (norm + 1e-6)).min(1.);
         self.step += 1;
+        let decay = average_decay.min((1. + self.step as f64) / (10. + self.step as f64));
         let correct1 = 1. - beta1.powi(self.step as i32);
         let correct2 = 1. - beta2.powi(self.step as i32);
         for (group, gradient) in self.groups.iter_mut().zip(flat) {
@@ -133,20 +137,40 @@ impl Optimizer {
             let root = ((&group.square / correct2)?.sqrt()? + epsilon)?;
             let change = ((&group.mean / root)? * (rate / correct1))?;
             group.values = ((&group.values * (1. - rate * weight_decay))? - change)?;
-            group.write_variables()?;
+            if average_decay > 0. {
+                group.average = ((&group.average * decay)? + (&group.values * (1. - decay))?)?;
+            }
+            group.write_variables(&group.values)?;
         }
         Ok(norm)
     }
 
-    /// The moments, for a checkpoint.
-    pub fn state(&self) -> BTreeMap<String, Tensor> {
-        let both = |(i, group): (usize, &Group)| {
-            [(format!("moment.mean.{i}"), group.mean.clone()), (format!("moment.square.{i}"), group.square.clone())]
-        };
-        self.groups.iter().enumerate().flat_map(both).collect()
+    /// Gives the variables the running average of their values, to evaluate or keep it.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn show_average(&self) -> Result<()> {
+        self.groups.iter().try_for_each(|group| group.write_variables(&group.average))
     }
 
-    /// Goes on after `step` steps from a checkpoint's moments and the values that the variables have now.
+    /// Gives the variables their own values again.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn show_values(&self) -> Result<()> {
+        self.groups.iter().try_for_each(|group| group.write_variables(&group.values))
+    }
+
+    /// The moments and averages, for a checkpoint.
+    pub fn state(&self) -> BTreeMap<String, Tensor> {
+        let all = |(i, group): (usize, &Group)| {
+            [("mean", &group.mean), ("square", &group.square), ("average", &group.average)]
+                .map(|(kind, tensor)| (format!("optimizer.{kind}.{i}"), tensor.clone()))
+        };
+        self.groups.iter().enumerate().flat_map(all).collect()
+    }
+
+    /// Goes on after `step` steps from a checkpoint's moments and averages and the values that the variables have now.
     ///
     /// # Errors
     /// If a moment is missing or of another length.
@@ -155,23 +179,23 @@ impl Optimizer {
         for (i, group) in self.groups.iter_mut().enumerate() {
             group.values = flatten(&group.variables.iter().map(|v| v.as_tensor().clone()).collect::<Vec<_>>())?;
             let find = |kind: &str| -> Result<Tensor> {
-                let name = format!("moment.{kind}.{i}");
+                let name = format!("optimizer.{kind}.{i}");
                 let tensor = tensors.get(&name).ok_or_else(|| Error::Setting(format!("{name} is missing")))?;
                 if tensor.shape() != group.values.shape() {
                     return Err(Error::Setting(format!("{name} belongs to another model")));
                 }
                 Ok(tensor.to_device(group.values.device())?)
             };
-            (group.mean, group.square) = (find("mean")?, find("square")?);
+            (group.mean, group.square, group.average) = (find("mean")?, find("square")?, find("average")?);
         }
         Ok(())
     }
 }
 
 impl Group {
-    /// Copies the values back to the variables that the network reads.
-    fn write_variables(&self) -> Result<()> {
-        let values = self.values.flatten_all()?;
+    /// Copies values to the variables that the network reads.
+    fn write_variables(&self, values: &Tensor) -> Result<()> {
+        let values = values.flatten_all()?;
         let mut first = 0;
         for variable in &self.variables {
             let count = variable.elem_count();
@@ -222,7 +246,7 @@ mod tests {
     #[test]
     fn large_gradients_are_clipped_and_others_are_refused() -> Result<()> {
         let x = Var::from_tensor(&Tensor::new(&[3f32, 4.], &Device::Cpu)?)?;
-        let settings = AdamW { beta1: 0., beta2: 0., epsilon: 1., weight_decay: 0., clip_norm: 1. };
+        let settings = AdamW { beta1: 0., beta2: 0., epsilon: 1., weight_decay: 0., clip_norm: 1., average_decay: 0. };
         let mut optimizer = Optimizer::new(settings, &BTreeMap::from([("x".into(), x.clone())]), |_| 1.)?;
         // The gradient is 2 x = (6, 8), of norm 10; clipped it is (0.6, 0.8).
         let norm = optimizer.step(&x.sqr()?.sum_all()?.backward()?, 1.)?;
@@ -235,6 +259,25 @@ mod tests {
         let infinite = (x.as_tensor() * f64::INFINITY)?.sum_all()?.backward()?;
         assert!(matches!(optimizer.step(&infinite, 1.), Err(Error::Diverged { step: 1 })));
         assert_eq!(x.to_vec1::<f32>()?, before);
+        Ok(())
+    }
+
+    #[test]
+    fn the_average_follows_the_values_and_can_be_shown() -> Result<()> {
+        let x = Var::from_tensor(&Tensor::new(&[1f32], &Device::Cpu)?)?;
+        let settings = AdamW { average_decay: 0.5, weight_decay: 0., ..AdamW::default() };
+        let mut optimizer = Optimizer::new(settings, &BTreeMap::from([("x".into(), x.clone())]), |_| 1.)?;
+        let mut average = 1.;
+        for step in 1..=20 {
+            optimizer.step(&x.sqr()?.sum_all()?.backward()?, 0.1)?;
+            let decay = f32::min(0.5, (1. + step as f32) / (10. + step as f32));
+            average = average * decay + x.to_vec1::<f32>()?[0] * (1. - decay);
+        }
+        let value = x.to_vec1::<f32>()?;
+        optimizer.show_average()?;
+        assert!((x.to_vec1::<f32>()?[0] - average).abs() < 1e-6 && (average - value[0]).abs() > 1e-3);
+        optimizer.show_values()?;
+        assert_eq!(x.to_vec1::<f32>()?, value);
         Ok(())
     }
 }

@@ -131,10 +131,7 @@ impl Scores {
             }
             let counts = self.class(class);
             counts.predicted += 1;
-            if let Some(left) = open
-                .get_mut(&(span.0, span.1, class))
-                .filter(|left| **left > 0)
-            {
+            if let Some(left) = open.get_mut(&(span.0, span.1, class)).filter(|left| **left > 0) {
                 *left -= 1;
                 counts.correct += 1;
             }
@@ -155,10 +152,7 @@ struct Unmatched<'a> {
 /// Pairs predictions with gold mentions of the same borders, one to one; empty spans pair with nothing.
 fn unmatched<'a>(gold: &'a [Mention], predicted: &'a [Predicted<'_>]) -> Unmatched<'a> {
     let mut open: HashMap<(usize, usize), u64> = HashMap::new();
-    for (range, _) in predicted
-        .iter()
-        .filter(|(range, _)| range.start < range.end)
-    {
+    for (range, _) in predicted.iter().filter(|(range, _)| range.start < range.end) {
         *open.entry((range.start, range.end)).or_default() += 1;
     }
     let mut take = |start: usize, end: usize| match open.get_mut(&(start, end)) {
@@ -218,19 +212,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn mention(start: usize, end: usize, label: &str) -> Mention {
-        Mention {
-            start,
-            end,
-            label: label.into(),
-        }
+        Mention { start, end, label: label.into() }
     }
 
     fn counts(gold: u64, predicted: u64, correct: u64) -> Counts {
-        Counts {
-            gold,
-            predicted,
-            correct,
-        }
+        Counts { gold, predicted, correct }
     }
 
     fn score(gold: &[Mention], predicted: &[Predicted<'_>]) -> Scores {
@@ -249,25 +235,14 @@ mod tests {
             (counts(2, 2, 2), (100.0, 100.0, 100.0)),
             (counts(4, 1, 1), (100.0, 25.0, 40.0)),
         ] {
-            assert_eq!(
-                (counts.precision(), counts.recall(), counts.f1()),
-                expected,
-                "{counts:?}"
-            );
+            assert_eq!((counts.precision(), counts.recall(), counts.f1()), expected, "{counts:?}");
         }
     }
 
     #[test]
     fn both_borders_must_be_right() {
         let gold = [mention(3, 8, "A")];
-        for (span, correct) in [
-            (3..8, 1),
-            (2..8, 0),
-            (3..7, 0),
-            (3..9, 0),
-            (4..8, 0),
-            (8..12, 0),
-        ] {
+        for (span, correct) in [(3..8, 1), (2..8, 0), (3..7, 0), (3..9, 0), (4..8, 0), (8..12, 0)] {
             let scores = score(&gold, &[(span.clone(), Some("A"))]);
             assert_eq!(scores.overall, counts(1, 1, correct), "{span:?}");
             assert_eq!(scores.by_class["A"], counts(1, 1, correct), "{span:?}");
@@ -276,10 +251,7 @@ mod tests {
 
     #[test]
     fn empty_gold_counts_and_is_never_found() {
-        let scores = score(
-            &[mention(4, 4, "A"), mention(0, 2, "A")],
-            &[(4..4, Some("A")), (0..2, Some("A"))],
-        );
+        let scores = score(&[mention(4, 4, "A"), mention(0, 2, "A")], &[(4..4, Some("A")), (0..2, Some("A"))]);
         assert_eq!(scores.overall, counts(2, 2, 1));
         assert_eq!(scores.by_class["A"], counts(2, 2, 1));
     }
@@ -288,15 +260,9 @@ mod tests {
     fn each_gold_mention_and_each_prediction_match_once() {
         let once = [mention(0, 2, "A")];
         let twice = [mention(0, 2, "A"), mention(0, 2, "A")];
-        assert_eq!(
-            score(&once, &[(0..2, None), (0..2, None)]).overall,
-            counts(1, 2, 1)
-        );
+        assert_eq!(score(&once, &[(0..2, None), (0..2, None)]).overall, counts(1, 2, 1));
         assert_eq!(score(&twice, &[(0..2, None)]).overall, counts(2, 1, 1));
-        assert_eq!(
-            score(&twice, &[(0..2, None), (0..2, None)]).overall,
-            counts(2, 2, 2)
-        );
+        assert_eq!(score(&twice, &[(0..2, None), (0..2, None)]).overall, counts(2, 2, 2));
         let nested = [mention(0, 9, "A"), mention(0, 2, "B")];
         assert_eq!(score(&nested, &[(0..2, None)]).overall, counts(2, 1, 1));
     }
@@ -304,21 +270,12 @@ mod tests {
     #[test]
     fn no_class_counts_overall_only() {
         let gold = [mention(0, 2, NO_CLASS), mention(4, 6, "A")];
-        let scores = score(
-            &gold,
-            &[(0..2, Some("A")), (4..6, Some("A")), (8..9, Some("B"))],
-        );
+        let scores = score(&gold, &[(0..2, Some("A")), (4..6, Some("A")), (8..9, Some("B"))]);
         assert_eq!(scores.overall, counts(2, 3, 2));
-        assert_eq!(
-            scores.by_class,
-            BTreeMap::from([("A".into(), counts(1, 1, 1)), ("B".into(), counts(0, 1, 0))])
-        );
+        assert_eq!(scores.by_class, BTreeMap::from([("A".into(), counts(1, 1, 1)), ("B".into(), counts(0, 1, 0))]));
         // A span that was marked twice, once with a class, has a class to be right or wrong about.
         let both = [mention(0, 2, NO_CLASS), mention(0, 2, "A")];
-        assert_eq!(
-            score(&both, &[(0..2, Some("B"))]).by_class["B"],
-            counts(0, 1, 0)
-        );
+        assert_eq!(score(&both, &[(0..2, Some("B"))]).by_class["B"], counts(0, 1, 0));
     }
 
     #[test]
@@ -326,10 +283,7 @@ mod tests {
         for class in [None, Some(NO_CLASS)] {
             let scores = score(&[mention(0, 2, "A")], &[(0..2, class)]);
             assert_eq!(scores.overall, counts(1, 1, 1));
-            assert_eq!(
-                scores.by_class,
-                BTreeMap::from([("A".into(), counts(1, 0, 0))])
-            );
+            assert_eq!(scores.by_class, BTreeMap::from([("A".into(), counts(1, 0, 0))]));
         }
     }
 
@@ -344,10 +298,7 @@ mod tests {
 
     #[test]
     fn tags_of_no_scheme_are_outside() {
-        assert_eq!(
-            iob2_spans(&["B-X", "", "I-X", "é", "B-X", "E-X", "I-X"]),
-            [(0..1, "X".into()), (4..5, "X".into())]
-        );
+        assert_eq!(iob2_spans(&["B-X", "", "I-X", "é", "B-X", "E-X", "I-X"]), [(0..1, "X".into()), (4..5, "X".into())]);
         assert!(iob2_spans(&[]).is_empty());
     }
 
@@ -370,14 +321,7 @@ mod tests {
     }
 
     fn spans() -> impl Strategy<Value = Vec<(usize, usize, &'static str)>> {
-        prop::collection::vec(
-            (
-                0usize..4,
-                0usize..3,
-                prop::sample::select(vec!["A", "B", NO_CLASS]),
-            ),
-            0..10,
-        )
+        prop::collection::vec((0usize..4, 0usize..3, prop::sample::select(vec!["A", "B", NO_CLASS])), 0..10)
     }
 
     proptest! {

@@ -36,17 +36,11 @@ fn score(case: &Case) -> Scores {
     for (gold, predicted) in case.gold.iter().zip(&case.predicted) {
         let gold: Vec<Mention> = iob2_spans(&tags(gold))
             .into_iter()
-            .map(|(span, label)| Mention {
-                start: span.start,
-                end: span.end,
-                label,
-            })
+            .map(|(span, label)| Mention { start: span.start, end: span.end, label })
             .collect();
         let predicted = iob2_spans(&tags(predicted));
-        let predicted: Vec<Predicted<'_>> = predicted
-            .iter()
-            .map(|(span, label)| (span.clone(), Some(label.as_str())))
-            .collect();
+        let predicted: Vec<Predicted<'_>> =
+            predicted.iter().map(|(span, label)| (span.clone(), Some(label.as_str()))).collect();
         scores.add_document(&gold, &predicted);
     }
     scores
@@ -72,10 +66,8 @@ fn assert_equal(counts: &Counts, case: &Case) {
 fn spans_are_those_of_seqeval() {
     for case in recorded() {
         for (sentence, expected) in case.gold.iter().zip(&case.gold_spans) {
-            let found: Vec<_> = iob2_spans(&tags(sentence))
-                .into_iter()
-                .map(|(span, label)| (span.start, span.end, label))
-                .collect();
+            let found: Vec<_> =
+                iob2_spans(&tags(sentence)).into_iter().map(|(span, label)| (span.start, span.end, label)).collect();
             assert_eq!(&found, expected, "{sentence}");
         }
     }

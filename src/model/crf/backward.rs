@@ -18,11 +18,7 @@ fn ln(x: f64) -> f64 {
 
 /// An emission or parameter as every computation reads it: NaN is the lowest score, the rest is clamped.
 pub(super) fn score(x: f32) -> f64 {
-    if x.is_nan() {
-        -SCORE_LIMIT
-    } else {
-        f64::from(x).clamp(-SCORE_LIMIT, SCORE_LIMIT)
-    }
+    if x.is_nan() { -SCORE_LIMIT } else { f64::from(x).clamp(-SCORE_LIMIT, SCORE_LIMIT) }
 }
 
 /// The parameters of a [`Crf`] in f64, with negative infinity at the invalid steps.
@@ -35,13 +31,11 @@ pub(super) struct Scores {
 impl Scores {
     pub(super) fn new(crf: &Crf) -> Self {
         let steps = |previous: Option<Tag>, parameters: [f32; TAGS]| {
-            Tag::ALL.map(|tag| {
-                if tag.may_follow(previous) {
-                    score(parameters[tag as usize])
-                } else {
-                    f64::NEG_INFINITY
-                }
-            })
+            Tag::ALL.map(
+                |tag| {
+                    if tag.may_follow(previous) { score(parameters[tag as usize]) } else { f64::NEG_INFINITY }
+                },
+            )
         };
         Scores {
             start: steps(None, crf.start),
@@ -68,12 +62,7 @@ impl Conditional {
         let distances = weights.map(|weight| weight - peak);
         let terms = distances.map(exp);
         let sum: f64 = terms.iter().sum();
-        Conditional {
-            peak,
-            distances,
-            ln_sum: ln(sum),
-            probabilities: terms.map(|term| term / sum),
-        }
+        Conditional { peak, distances, ln_sum: ln(sum), probabilities: terms.map(|term| term / sum) }
     }
 
     fn log_sum(&self) -> f64 {
@@ -106,9 +95,7 @@ pub(super) fn backward(
     // Taken out at every word, so that the numbers in `ahead` stay small, and exact, however long the text.
     let mut shift = 0.0;
     for (word, emission) in before.iter().enumerate().rev() {
-        let rows = scores
-            .transitions
-            .map(|row| Conditional::new(array::from_fn(|to| row[to] + ahead[to])));
+        let rows = scores.transitions.map(|row| Conditional::new(array::from_fn(|to| row[to] + ahead[to])));
         let log_sums: [f64; TAGS] = array::from_fn(|from| rows[from].log_sum());
         let peak = highest(log_sums);
         shift += peak;
@@ -117,10 +104,7 @@ pub(super) fn backward(
     }
     let first = Conditional::new(array::from_fn(|tag| scores.start[tag] + ahead[tag]));
     let log_partition = shift + first.log_sum();
-    Some(Start {
-        first,
-        log_partition,
-    })
+    Some(Start { first, log_partition })
 }
 
 pub(super) fn highest(values: [f64; TAGS]) -> f64 {
@@ -166,10 +150,7 @@ mod tests {
         let mut odd = Crf::default();
         odd.start[Tag::I as usize] = 1e6;
         odd.transitions[Tag::O as usize][Tag::I as usize] = f32::INFINITY;
-        assert_eq!(
-            odd.log_partition(&emissions),
-            plain.log_partition(&emissions)
-        );
+        assert_eq!(odd.log_partition(&emissions), plain.log_partition(&emissions));
         assert_eq!(odd.viterbi(&emissions), plain.viterbi(&emissions));
         assert_eq!(odd.posteriors(&emissions), plain.posteriors(&emissions));
     }

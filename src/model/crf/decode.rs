@@ -94,9 +94,7 @@ mod tests {
     #[test]
     fn extreme_and_missing_scores_still_give_a_valid_path() {
         let odd = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, -1e4];
-        let emissions: Vec<[f32; 3]> = (0..125)
-            .map(|i| [odd[i % 5], odd[i / 5 % 5], odd[i / 25]])
-            .collect();
+        let emissions: Vec<[f32; 3]> = (0..125).map(|i| [odd[i % 5], odd[i / 5 % 5], odd[i / 25]]).collect();
         let path = Crf::default().viterbi(&emissions);
         assert_eq!(path.len(), emissions.len());
         assert!(oracle::is_valid(&path));
@@ -111,12 +109,7 @@ mod tests {
 
     #[test]
     fn a_long_text_is_decoded_as_its_repeated_part() {
-        let part = [
-            [4.0, 0.0, 0.0],
-            [0.0, 4.0, 0.0],
-            [0.0, 0.0, 4.0],
-            [4.0, 0.0, 1e4],
-        ];
+        let part = [[4.0, 0.0, 0.0], [0.0, 4.0, 0.0], [0.0, 0.0, 4.0], [4.0, 0.0, 1e4]];
         let path = Crf::default().viterbi(&part.repeat(25_000));
         assert_eq!(path, [O, B, I, I].repeat(25_000));
     }

@@ -52,11 +52,7 @@ impl Crf {
     /// # Errors
     ///
     /// As for [`Crf::batch_nll_and_gradient`].
-    pub fn nll_and_gradient(
-        &self,
-        emissions: &[[f32; TAGS]],
-        tags: &[Tag],
-    ) -> Result<BatchLoss, CrfError> {
+    pub fn nll_and_gradient(&self, emissions: &[[f32; TAGS]], tags: &[Tag]) -> Result<BatchLoss, CrfError> {
         let whole = 0..emissions.len();
         self.sum_over(emissions, std::slice::from_ref(&whole), tags)
     }
@@ -123,24 +119,12 @@ impl Crf {
             loss += part;
             crf.add(part_gradient);
         }
-        Ok(BatchLoss {
-            loss,
-            emissions: gradient,
-            crf,
-        })
+        Ok(BatchLoss { loss, emissions: gradient, crf })
     }
 
-    fn check(
-        &self,
-        emissions: &[[f32; TAGS]],
-        sequences: &[Range<usize>],
-        tags: &[Tag],
-    ) -> Result<(), CrfError> {
+    fn check(&self, emissions: &[[f32; TAGS]], sequences: &[Range<usize>], tags: &[Tag]) -> Result<(), CrfError> {
         if emissions.len() != tags.len() {
-            return Err(CrfError::Lengths {
-                words: emissions.len(),
-                tags: tags.len(),
-            });
+            return Err(CrfError::Lengths { words: emissions.len(), tags: tags.len() });
         }
         let transitions = self.transitions.map(|row| ("transitions", row));
         let parameters = [("start", self.start), ("end", self.end)];
@@ -171,11 +155,8 @@ impl Crf {
 
 /// The words of each sequence, from cumulative lengths that must cover `words` words.
 fn sequences(cu_words: &[u32], words: usize) -> Result<Vec<Range<usize>>, CrfError> {
-    let wrong = |position: usize| CrfError::CumulativeLengths {
-        words,
-        position,
-        found: cu_words.get(position).copied(),
-    };
+    let wrong =
+        |position: usize| CrfError::CumulativeLengths { words, position, found: cu_words.get(position).copied() };
     if cu_words.first() != Some(&0) {
         return Err(wrong(0));
     }
@@ -212,9 +193,7 @@ fn one_sequence(
         loss += rows[tags[word] as usize].surprise(tags[word + 1]);
         next[word] = rows.each_ref().map(|row| row.probabilities);
     });
-    loss += start
-        .as_ref()
-        .map_or(0.0, |start| start.first.surprise(first));
+    loss += start.as_ref().map_or(0.0, |start| start.first.surprise(first));
 
     let posteriors = Posteriors::forward(start.as_ref(), next);
     for (word, (row, &tag)) in gradient.iter_mut().zip(tags).enumerate() {
@@ -254,9 +233,7 @@ mod tests {
 
     /// A valid path over the words of a case.
     fn pick(case: &Case, index: Index) -> Vec<Tag> {
-        index
-            .get(&oracle::valid_paths(case.emissions.len()))
-            .clone()
+        index.get(&oracle::valid_paths(case.emissions.len())).clone()
     }
 
     /// Central difference of the brute-force loss as the score that `at` points to moves by 1/256 either way.
@@ -266,10 +243,7 @@ mod tests {
             let score = at(&mut moved);
             *score += step;
             let score = f64::from(*score);
-            (
-                score,
-                oracle::log_partition(&moved) - oracle::score(&moved, path),
-            )
+            (score, oracle::log_partition(&moved) - oracle::score(&moved, path))
         });
         (high.1 - low.1) / (high.0 - low.0)
     }
@@ -343,74 +317,44 @@ mod tests {
         let found = crf.nll_and_gradient(&emissions, &vec![O; 100_000]);
         let expected = 1e5 * (-20.0_f64).exp().ln_1p();
         let loss = found.expect("a valid path").loss;
-        assert!(
-            (loss - expected).abs() < 1e-6 * expected,
-            "{loss} {expected}"
-        );
+        assert!((loss - expected).abs() < 1e-6 * expected, "{loss} {expected}");
     }
 
     #[test]
     fn what_has_no_loss_is_named() {
         let crf = Crf::default();
         let zero = [[0.0; 3]; 3];
-        let batch =
-            |cu_words: &[u32], tags: &[Tag]| crf.batch_nll_and_gradient(&zero, cu_words, tags);
-        assert_eq!(
-            batch(&[0, 3], &[O]),
-            Err(CrfError::Lengths { words: 3, tags: 1 })
-        );
-        let lengths = |position, found| {
-            Err(CrfError::CumulativeLengths {
-                words: 3,
-                position,
-                found,
-            })
-        };
+        let batch = |cu_words: &[u32], tags: &[Tag]| crf.batch_nll_and_gradient(&zero, cu_words, tags);
+        assert_eq!(batch(&[0, 3], &[O]), Err(CrfError::Lengths { words: 3, tags: 1 }));
+        let lengths = |position, found| Err(CrfError::CumulativeLengths { words: 3, position, found });
         assert_eq!(batch(&[], &[O; 3]), lengths(0, None));
         assert_eq!(batch(&[1, 3], &[O; 3]), lengths(0, Some(1)));
         assert_eq!(batch(&[0, 2, 1, 3], &[O; 3]), lengths(2, Some(1)));
         assert_eq!(batch(&[0, 4, 3], &[O; 3]), lengths(1, Some(4)));
         assert_eq!(batch(&[0, 2], &[O; 3]), lengths(1, Some(2)));
         assert_eq!(batch(&[0], &[O; 3]), lengths(0, Some(0)));
-        assert_eq!(
-            batch(&[0, 3], &[B, O, I]),
-            Err(CrfError::InvalidPath { word: 2 })
-        );
+        assert_eq!(batch(&[0, 3], &[B, O, I]), Err(CrfError::InvalidPath { word: 2 }));
         // I may follow B, but not across the border of two sequences.
         assert!(batch(&[0, 3], &[O, B, I]).is_ok());
-        assert_eq!(
-            batch(&[0, 2, 3], &[O, B, I]),
-            Err(CrfError::InvalidPath { word: 2 })
-        );
+        assert_eq!(batch(&[0, 2, 3], &[O, B, I]), Err(CrfError::InvalidPath { word: 2 }));
 
         let odd = [[0.0; 3], [0.0, f32::INFINITY, 0.0]];
         assert_eq!(
             crf.nll_and_gradient(&odd, &[O, O]),
-            Err(CrfError::Emission {
-                word: 1,
-                tag: B,
-                found: f32::INFINITY
-            })
+            Err(CrfError::Emission { word: 1, tag: B, found: f32::INFINITY })
         );
         let mut crf = crf.clone();
         crf.transitions[1][2] = f32::NEG_INFINITY;
         assert_eq!(
             crf.nll_and_gradient(&zero, &[O, O, O]),
-            Err(CrfError::Parameter {
-                parameter: "transitions",
-                found: f32::NEG_INFINITY
-            })
+            Err(CrfError::Parameter { parameter: "transitions", found: f32::NEG_INFINITY })
         );
     }
 
     #[test]
     fn no_words_have_no_loss() {
         let crf = Crf::default();
-        let none = BatchLoss {
-            loss: 0.0,
-            emissions: Vec::new(),
-            crf: CrfGradient::default(),
-        };
+        let none = BatchLoss { loss: 0.0, emissions: Vec::new(), crf: CrfGradient::default() };
         assert_eq!(crf.nll_and_gradient(&[], &[]), Ok(none.clone()));
         assert_eq!(crf.batch_nll_and_gradient(&[], &[0], &[]), Ok(none.clone()));
         assert_eq!(crf.batch_nll_and_gradient(&[], &[0, 0, 0], &[]), Ok(none));

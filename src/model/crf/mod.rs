@@ -111,8 +111,7 @@ impl Crf {
     ///
     /// `emissions`: `[words, 3]`.
     pub fn log_partition(&self, emissions: &[[f32; TAGS]]) -> f64 {
-        backward::backward(&Scores::new(self), emissions, |_, _| {})
-            .map_or(0.0, |start| start.log_partition)
+        backward::backward(&Scores::new(self), emissions, |_, _| {}).map_or(0.0, |start| start.log_partition)
     }
 
     /// The score of one path, in nats: negative infinity if it is invalid or if there is not one tag for each word.
@@ -165,22 +164,14 @@ mod tests {
 
     #[test]
     fn no_words_have_one_empty_path() {
-        let crf = Crf {
-            start: [1.0; 3],
-            end: [2.0; 3],
-            transitions: [[3.0; 3]; 3],
-        };
+        let crf = Crf { start: [1.0; 3], end: [2.0; 3], transitions: [[3.0; 3]; 3] };
         assert_eq!(crf.log_partition(&[]), 0.0);
         assert_eq!(crf.path_score(&[], &[]), 0.0);
     }
 
     #[test]
     fn one_word_is_o_or_b() {
-        let crf = Crf {
-            start: [1.0, 2.0, 30.0],
-            end: [0.5, 0.25, 40.0],
-            transitions: [[7.0; 3]; 3],
-        };
+        let crf = Crf { start: [1.0, 2.0, 30.0], end: [0.5, 0.25, 40.0], transitions: [[7.0; 3]; 3] };
         let emissions = [[2.0, 3.0, 50.0]];
         assert_eq!(crf.path_score(&emissions, &[O]), 3.5);
         assert_eq!(crf.path_score(&emissions, &[B]), 5.25);

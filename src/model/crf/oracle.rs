@@ -22,19 +22,8 @@ fn cases_of(
 ) -> impl Strategy<Value = Case> {
     let three = |values: BoxedStrategy<f32>| [values.clone(), values.clone(), values];
     let parameters = || three(parameters.clone().boxed());
-    (
-        (parameters(), parameters()),
-        [parameters(), parameters(), parameters()],
-        vec(three(emissions.boxed()), words),
-    )
-        .prop_map(|((start, end), transitions, emissions)| Case {
-            crf: Crf {
-                start,
-                end,
-                transitions,
-            },
-            emissions,
-        })
+    ((parameters(), parameters()), [parameters(), parameters(), parameters()], vec(three(emissions.boxed()), words))
+        .prop_map(|((start, end), transitions, emissions)| Case { crf: Crf { start, end, transitions }, emissions })
 }
 
 /// Scores of a usual size: a few nats.
@@ -93,9 +82,7 @@ pub(super) fn score(case: &Case, path: &[Tag]) -> f64 {
     let emissions = index.iter().zip(&case.emissions);
     let emissions: f64 = emissions.map(|(&tag, row)| f64::from(row[tag])).sum();
     let steps = index.windows(2);
-    let steps: f64 = steps
-        .map(|pair| f64::from(case.crf.transitions[pair[0]][pair[1]]))
-        .sum();
+    let steps: f64 = steps.map(|pair| f64::from(case.crf.transitions[pair[0]][pair[1]])).sum();
     f64::from(case.crf.start[first]) + f64::from(case.crf.end[last]) + emissions + steps
 }
 
@@ -114,10 +101,7 @@ pub(super) fn best_path(case: &Case) -> Vec<Tag> {
 pub(super) fn log_partition(case: &Case) -> f64 {
     let peak = score(case, &best_path(case));
     let paths = valid_paths(case.emissions.len());
-    let sum: f64 = paths
-        .iter()
-        .map(|path| (score(case, path) - peak).exp())
-        .sum();
+    let sum: f64 = paths.iter().map(|path| (score(case, path) - peak).exp()).sum();
     peak + sum.ln()
 }
 

@@ -50,16 +50,9 @@ impl Crf {
 
 impl Posteriors {
     /// The forward pass, from where the backward recursion ended (`None` for no words) and the transition probabilities.
-    pub(super) fn forward(
-        start: Option<&backward::Start>,
-        next: Vec<[[f64; TAGS]; TAGS]>,
-    ) -> Posteriors {
+    pub(super) fn forward(start: Option<&backward::Start>, next: Vec<[[f64; TAGS]; TAGS]>) -> Posteriors {
         let Some(start) = start else {
-            return Posteriors {
-                log_partition: 0.0,
-                tags: Vec::new(),
-                next,
-            };
+            return Posteriors { log_partition: 0.0, tags: Vec::new(), next };
         };
         let mut tags = Vec::with_capacity(next.len() + 1);
         let mut here = start.first.probabilities;
@@ -76,11 +69,7 @@ impl Posteriors {
             here = there.map(|probability| probability / sum);
             tags.push(here);
         }
-        Posteriors {
-            log_partition: start.log_partition,
-            tags,
-            next,
-        }
+        Posteriors { log_partition: start.log_partition, tags, next }
     }
 
     /// The logarithm of the sum of `exp(score)` over all valid paths, in nats: [`Crf::log_partition`].
@@ -172,11 +161,7 @@ impl Posteriors {
             while prefix >= threshold {
                 let posterior = prefix * self.stops(start, end);
                 if posterior >= threshold {
-                    spans.push(ScoredSpan {
-                        start,
-                        end,
-                        posterior,
-                    });
+                    spans.push(ScoredSpan { start, end, posterior });
                 }
                 if end == self.len() {
                     break;
@@ -237,11 +222,7 @@ mod tests {
     }
 
     fn overlap(spans: &[ScoredSpan]) -> bool {
-        spans.iter().enumerate().any(|(i, a)| {
-            spans[i + 1..]
-                .iter()
-                .any(|b| a.start < b.end && b.start < a.end)
-        })
+        spans.iter().enumerate().any(|(i, a)| spans[i + 1..].iter().any(|b| a.start < b.end && b.start < a.end))
     }
 
     proptest! {
@@ -333,11 +314,8 @@ mod tests {
         next[0][B] = [0.4, 0.0, 0.6];
         next[1][O] = [0.0, 1.0, 0.0];
         next[1][I] = [0.0, 0.0, 1.0];
-        let posteriors = Posteriors {
-            log_partition: 0.0,
-            tags: vec![[0.0, 1.0, 0.0], [0.4, 0.0, 0.6], [0.0, 0.4, 0.6]],
-            next,
-        };
+        let posteriors =
+            Posteriors { log_partition: 0.0, tags: vec![[0.0, 1.0, 0.0], [0.4, 0.0, 0.6], [0.0, 0.4, 0.6]], next };
         let ranges = |spans: Vec<ScoredSpan>| -> Vec<(usize, usize)> {
             spans.iter().map(|span| (span.start, span.end)).collect()
         };
@@ -366,9 +344,7 @@ mod tests {
     #[test]
     fn scores_of_any_size_give_probabilities() {
         let odd = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e4, -1e4];
-        let emissions: Vec<[f32; 3]> = (0..125)
-            .map(|i| [odd[i % 5], odd[i / 5 % 5], odd[i / 25]])
-            .collect();
+        let emissions: Vec<[f32; 3]> = (0..125).map(|i| [odd[i % 5], odd[i / 5 % 5], odd[i / 25]]).collect();
         let posteriors = Crf::default().posteriors(&emissions);
         assert!(posteriors.log_partition().is_finite());
         for i in 0..posteriors.len() {
@@ -400,10 +376,7 @@ mod tests {
             }
         }
         assert_eq!(long.best_spans(0.1).len(), copies);
-        assert_eq!(
-            long.spans_at_least(0.1).len(),
-            copies * alone.spans_at_least(0.1).len()
-        );
+        assert_eq!(long.spans_at_least(0.1).len(), copies * alone.spans_at_least(0.1).len());
         // One mention of 100,000 words, each of which goes on with probability 1 - 1e-7 or more.
         let mut emissions = vec![[0.0, -20.0, 20.0]; 100_000];
         emissions[0] = [0.0, 20.0, 0.0];
@@ -414,9 +387,8 @@ mod tests {
 
     #[test]
     fn rounding_never_adds_up_nor_exceeds_one() {
-        let emissions: Vec<[f32; 3]> = (0..100_000_u32)
-            .map(|i| [7, 11, 13].map(|step| (i * step % 31) as f32 / 8.0 - 2.0))
-            .collect();
+        let emissions: Vec<[f32; 3]> =
+            (0..100_000_u32).map(|i| [7, 11, 13].map(|step| (i * step % 31) as f32 / 8.0 - 2.0)).collect();
         let posteriors = Crf::default().posteriors(&emissions);
         for i in 0..posteriors.len() {
             let sum: f64 = posteriors.tag(i).iter().sum();

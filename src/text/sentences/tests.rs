@@ -133,19 +133,10 @@ fn borders_stand_where_a_reader_puts_them() {
         let expected: Vec<&str> = case.split('|').map(str::trim).collect();
         let found = marked(&case.replace('|', ""));
         if found != expected.join("|") {
-            wrong.push(format!(
-                "expected {:?}\n   found {found:?}",
-                expected.join("|")
-            ));
+            wrong.push(format!("expected {:?}\n   found {found:?}", expected.join("|")));
         }
     }
-    assert!(
-        wrong.is_empty(),
-        "{} of {}\n{}",
-        wrong.len(),
-        CASES.len(),
-        wrong.join("\n")
-    );
+    assert!(wrong.is_empty(), "{} of {}\n{}", wrong.len(), CASES.len(), wrong.join("\n"));
 }
 
 #[test]
@@ -201,40 +192,16 @@ fn a_long_word_is_cut_between_clusters_and_a_long_cluster_is_not_cut() {
     let giant = format!("e{}", "\u{301}".repeat(MAX_SENTENCE_BYTES));
     let text = format!("{giant}x {giant}");
     let found: Vec<Sentence> = sentences(&text).collect();
-    assert_eq!(
-        found[0],
-        Sentence {
-            range: 0..giant.len(),
-            continues: true
-        }
-    );
-    assert_eq!(
-        found[1],
-        Sentence {
-            range: giant.len()..giant.len() + 1,
-            continues: true
-        }
-    );
-    assert_eq!(
-        found[2],
-        Sentence {
-            range: giant.len() + 2..text.len(),
-            continues: false
-        }
-    );
+    assert_eq!(found[0], Sentence { range: 0..giant.len(), continues: true });
+    assert_eq!(found[1], Sentence { range: giant.len()..giant.len() + 1, continues: true });
+    assert_eq!(found[2], Sentence { range: giant.len() + 2..text.len(), continues: false });
 }
 
 #[test]
 fn the_limit_itself_is_not_too_long() {
     let text = "a".repeat(MAX_SENTENCE_BYTES);
-    assert_eq!(
-        sentences(&format!("{text} \n")).next().map(|s| s.continues),
-        Some(false)
-    );
-    assert_eq!(
-        sentences(&format!("{text} a")).next().map(|s| s.continues),
-        Some(true)
-    );
+    assert_eq!(sentences(&format!("{text} \n")).next().map(|s| s.continues), Some(false));
+    assert_eq!(sentences(&format!("{text} a")).next().map(|s| s.continues), Some(true));
 }
 
 #[test]
@@ -242,10 +209,7 @@ fn a_mark_after_the_limit_does_not_move_the_cut_before_it() {
     // The prefix ends inside the cluster that makes the sentence too long.
     let prefix = format!("a {}。”", "x".repeat(MAX_SENTENCE_BYTES - 5));
     let whole = format!("{prefix}\u{301} and more");
-    let cut = Sentence {
-        range: 0..1,
-        continues: true,
-    };
+    let cut = Sentence { range: 0..1, continues: true };
     assert_eq!(sentences(&prefix).next(), Some(cut.clone()));
     assert_eq!(sentences(&whole).next(), Some(cut));
 }
@@ -253,22 +217,9 @@ fn a_mark_after_the_limit_does_not_move_the_cut_before_it() {
 #[test]
 fn endless_runs_are_read_in_linear_time() {
     // With a rescan from the start of a run each of these takes minutes.
-    for unit in [
-        ".",
-        "A. ",
-        "\u{301}",
-        "(a. B",
-        "a\n",
-        "[1",
-        ".)",
-        ". ",
-        "e.g. ",
-        "\u{1f1e9}",
-        "x",
-        "。",
-        "\n(",
-        ".\u{301} ",
-    ] {
+    for unit in
+        [".", "A. ", "\u{301}", "(a. B", "a\n", "[1", ".)", ". ", "e.g. ", "\u{1f1e9}", "x", "。", "\n(", ".\u{301} "]
+    {
         let text = unit.repeat(500_000 / unit.len());
         let covered: usize = sentences(&text).map(|s| s.range.len()).sum();
         assert!(covered > 0 && covered <= text.len(), "{unit:?}");

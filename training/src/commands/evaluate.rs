@@ -52,9 +52,14 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let reading = Options { lone_sentences: arguments.sentences, retokenise: arguments.retokenise };
     let evaluation = evaluate(&tagger, &documents, &reading, arguments.errors.as_deref())?;
 
-    println!("{:<14} {:>9} {:>9} {:>9} {:>8} {:>9} {:>8}", "", "precision", "recall", "F1", "gold", "predicted", "correct");
+    println!(
+        "{:<14} {:>9} {:>9} {:>9} {:>8} {:>9} {:>8}",
+        "", "precision", "recall", "F1", "gold", "predicted", "correct"
+    );
     let classes = evaluation.scores.by_class.iter().filter(|(_, counts)| counts.gold > 0);
-    for (name, counts) in [("overall", &evaluation.scores.overall)].into_iter().chain(classes.map(|(n, c)| (n.as_str(), c))) {
+    for (name, counts) in
+        [("overall", &evaluation.scores.overall)].into_iter().chain(classes.map(|(n, c)| (n.as_str(), c)))
+    {
         println!(
             "{name:<14} {:>9.2} {:>9.2} {:>9.2} {:>8} {:>9} {:>8}",
             counts.precision(),

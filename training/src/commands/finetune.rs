@@ -65,6 +65,12 @@ struct SettingsArguments {
     /// Weight of the classes' loss beside the spans'.
     #[arg(long, default_value_t = Settings::default().class_weight)]
     class_weight: f64,
+    /// Share of the pieces that are read as [MASK].
+    #[arg(long, default_value_t = Settings::default().mask_pieces)]
+    mask_pieces: f64,
+    /// Decay of the running average of the weights that is kept; 0 keeps the weights themselves.
+    #[arg(long, default_value_t = Settings::default().average_decay)]
+    average_decay: f64,
     /// Seed of all that is random.
     #[arg(long, default_value_t = Settings::default().seed)]
     seed: u64,
@@ -85,6 +91,8 @@ impl SettingsArguments {
             clip_norm: self.clip_norm,
             dropout: self.dropout,
             class_weight: self.class_weight,
+            mask_pieces: self.mask_pieces,
+            average_decay: self.average_decay,
             seed: self.seed,
             checkpoint_steps: self.checkpoint_steps.max(1),
         }
@@ -127,6 +135,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             devel: &devel,
             out: arguments.out.clone(),
             tokenizer: &start.tokenizer,
+            mask: start.pieces.id("[MASK]"),
             on_step: &mut on_step,
             stop_before: None,
         },

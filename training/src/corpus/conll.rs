@@ -61,10 +61,7 @@ struct Token<'a> {
 
 fn read_sentences(path: &Path, types: &TypeFilter, lenient: bool) -> Result<LenientCorpus> {
     let file = read_utf8(path)?;
-    let mut corpus = LenientCorpus {
-        documents: Vec::new(),
-        stray_tags: 0,
-    };
+    let mut corpus = LenientCorpus { documents: Vec::new(), stray_tags: 0 };
     let mut present = BTreeSet::new();
     let mut sentence: Vec<Token<'_>> = Vec::new();
     // The empty line after the last one closes a sentence that the file leaves open.
@@ -78,9 +75,7 @@ fn read_sentences(path: &Path, types: &TypeFilter, lenient: bool) -> Result<Leni
                     path,
                     number,
                     "tag",
-                    format!(
-                        "B-{label} to begin a mention (I-{label} only continues B-{label} or I-{label})"
-                    ),
+                    format!("B-{label} to begin a mention (I-{label} only continues B-{label} or I-{label})"),
                     format!("{:?} after {previous:?}", token.tag),
                 ));
             }
@@ -88,15 +83,8 @@ fn read_sentences(path: &Path, types: &TypeFilter, lenient: bool) -> Result<Leni
         } else if !sentence.is_empty() {
             let (mut document, stray_tags) = assemble(path, &sentence);
             corpus.stray_tags += stray_tags;
-            present.extend(
-                document
-                    .mentions
-                    .iter()
-                    .map(|mention| mention.label.clone()),
-            );
-            document
-                .mentions
-                .retain(|mention| types.keeps(&mention.label));
+            present.extend(document.mentions.iter().map(|mention| mention.label.clone()));
+            document.mentions.retain(|mention| types.keeps(&mention.label));
             corpus.documents.push(document);
             sentence.clear();
         }
@@ -105,13 +93,7 @@ fn read_sentences(path: &Path, types: &TypeFilter, lenient: bool) -> Result<Leni
     Ok(corpus)
 }
 
-fn malformed(
-    path: &Path,
-    line: usize,
-    field: &str,
-    expected: impl Into<String>,
-    found: impl Into<String>,
-) -> Error {
+fn malformed(path: &Path, line: usize, field: &str, expected: impl Into<String>, found: impl Into<String>) -> Error {
     Error::Malformed {
         path: path.to_owned(),
         line,
@@ -125,23 +107,11 @@ fn parse_token<'a>(path: &Path, line: usize, content: &'a str) -> Result<Token<'
     let columns = content.split('\t').count();
     let Some((form, tag)) = content.split_once('\t').filter(|_| columns == 2) else {
         let found = format!("{columns}: {:?}", excerpt(content));
-        return Err(malformed(
-            path,
-            line,
-            "columns",
-            "2, a token and its tag with a tab between them",
-            found,
-        ));
+        return Err(malformed(path, line, "columns", "2, a token and its tag with a tab between them", found));
     };
     if form.trim().is_empty() {
         let found = format!("{:?}", excerpt(form));
-        return Err(malformed(
-            path,
-            line,
-            "token",
-            "something other than white space",
-            found,
-        ));
+        return Err(malformed(path, line, "token", "something other than white space", found));
     }
     if tag != "O" && label(tag).is_none() {
         let found = format!("{:?}", excerpt(tag));
@@ -179,23 +149,11 @@ fn assemble(path: &Path, tokens: &[Token<'_>]) -> (Document, usize) {
     let mut mentions = Vec::new();
     for (span, label) in iob2_spans(&tags) {
         stray_tags -= span.len() - 1;
-        mentions.push(Mention {
-            start: words[span.start].start,
-            end: words[span.end - 1].end,
-            label,
-        });
+        mentions.push(Mention { start: words[span.start].start, end: words[span.end - 1].end, label });
     }
-    let name = path
-        .file_name()
-        .unwrap_or(path.as_os_str())
-        .to_string_lossy();
+    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
     let line = tokens.first().map_or(0, |token| token.line);
-    let document = Document {
-        id: format!("{name}:{line}"),
-        text,
-        mentions,
-        words: Some(words),
-    };
+    let document = Document { id: format!("{name}:{line}"), text, mentions, words: Some(words) };
     (document, stray_tags)
 }
 
@@ -225,10 +183,7 @@ mod tests {
     fn sentences_words_and_mentions() {
         let file = "\u{FEFF}\n\nLa₀\tB-MAT\n.9\tI-MAT\nα\tB-MAT\nfilm\tB-DSC\r\n\r\n\n\nNo\tO\n\nZnO\tB-MAT";
         let documents = read_text(file, &TypeFilter::all()).unwrap();
-        let ids: Vec<&str> = documents
-            .iter()
-            .map(|document| document.id.as_str())
-            .collect();
+        let ids: Vec<&str> = documents.iter().map(|document| document.id.as_str()).collect();
         assert_eq!(ids, ["c.conll:3", "c.conll:10", "c.conll:12"]);
         assert_eq!(documents[0].text, "La₀ .9 α film");
         assert_eq!(documents[0].words, Some(vec![0..5, 6..8, 9..11, 12..16]));
@@ -242,15 +197,8 @@ mod tests {
         let file = "a\tB-X\nb\tI-X\nc\tB-Y-Z\n\nd\tB-Y-Z\n";
         let documents = read_text(file, &"Y-Z".parse().unwrap()).unwrap();
         assert_eq!(shown(&documents[0]), ["c/Y-Z"]);
-        let error = read_text(file, &"Y".parse().unwrap())
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.ends_with(
-                "c.conll: no mention has the type Y; the types in this file are: X, Y-Z"
-            ),
-            "{error}"
-        );
+        let error = read_text(file, &"Y".parse().unwrap()).unwrap_err().to_string();
+        assert!(error.ends_with("c.conll: no mention has the type Y; the types in this file are: X, Y-Z"), "{error}");
         assert!(read_text("", &TypeFilter::all()).unwrap().is_empty());
         assert!(read_text("\n\n", &TypeFilter::all()).unwrap().is_empty());
     }
@@ -258,57 +206,24 @@ mod tests {
     #[test]
     fn malformed_lines_are_named() {
         let cases = [
-            (
-                "word",
-                "columns: expected 2, a token and its tag with a tab between them, found 1: \"word\"",
-            ),
-            (
-                "word O",
-                "columns: expected 2, a token and its tag with a tab between them, found 1: \"word O\"",
-            ),
-            (
-                " ",
-                "columns: expected 2, a token and its tag with a tab between them, found 1: \" \"",
-            ),
+            ("word", "columns: expected 2, a token and its tag with a tab between them, found 1: \"word\""),
+            ("word O", "columns: expected 2, a token and its tag with a tab between them, found 1: \"word O\""),
+            (" ", "columns: expected 2, a token and its tag with a tab between them, found 1: \" \""),
             (
                 "word\tNN\tO",
                 "columns: expected 2, a token and its tag with a tab between them, found 3: \"word\\tNN\\tO\"",
             ),
-            (
-                "\tO",
-                "token: expected something other than white space, found \"\"",
-            ),
-            (
-                "\u{A0}\tO",
-                "token: expected something other than white space, found \"\\u{a0}\"",
-            ),
+            ("\tO", "token: expected something other than white space, found \"\""),
+            ("\u{A0}\tO", "token: expected something other than white space, found \"\\u{a0}\""),
             ("word\t", "tag: expected O, B-type or I-type, found \"\""),
             ("word\to", "tag: expected O, B-type or I-type, found \"o\""),
-            (
-                "word\tO ",
-                "tag: expected O, B-type or I-type, found \"O \"",
-            ),
+            ("word\tO ", "tag: expected O, B-type or I-type, found \"O \""),
             ("word\tB", "tag: expected O, B-type or I-type, found \"B\""),
-            (
-                "word\tB-",
-                "tag: expected O, B-type or I-type, found \"B-\"",
-            ),
-            (
-                "word\tB--MAT",
-                "tag: expected O, B-type or I-type, found \"B--MAT\"",
-            ),
-            (
-                "word\tI-MAT ",
-                "tag: expected O, B-type or I-type, found \"I-MAT \"",
-            ),
-            (
-                "word\tE-MAT",
-                "tag: expected O, B-type or I-type, found \"E-MAT\"",
-            ),
-            (
-                "word\tS-MAT",
-                "tag: expected O, B-type or I-type, found \"S-MAT\"",
-            ),
+            ("word\tB-", "tag: expected O, B-type or I-type, found \"B-\""),
+            ("word\tB--MAT", "tag: expected O, B-type or I-type, found \"B--MAT\""),
+            ("word\tI-MAT ", "tag: expected O, B-type or I-type, found \"I-MAT \""),
+            ("word\tE-MAT", "tag: expected O, B-type or I-type, found \"E-MAT\""),
+            ("word\tS-MAT", "tag: expected O, B-type or I-type, found \"S-MAT\""),
             (
                 "word\tI-MAT",
                 "tag: expected B-MAT to begin a mention (I-MAT only continues B-MAT or I-MAT), found \"I-MAT\" after \"B-DSC\"",
@@ -316,50 +231,29 @@ mod tests {
         ];
         for (line, message) in cases {
             let file = format!("good\tB-DSC\n{line}\ngood\tO\n");
-            let error = read_text(&file, &TypeFilter::all())
-                .expect_err(line)
-                .to_string();
-            assert!(
-                error.ends_with(&format!("c.conll:2: {message}")),
-                "{line}: {error}"
-            );
+            let error = read_text(&file, &TypeFilter::all()).expect_err(line).to_string();
+            assert!(error.ends_with(&format!("c.conll:2: {message}")), "{line}: {error}");
         }
         for (file, message) in [
             ("a\tO\nb\tI-X\n", "c.conll:2: tag"),
             ("a\tB-X\n\nb\tI-X\n", "c.conll:3: tag"),
             ("I\tI-X\n", "found \"I-X\" after \"O\""),
         ] {
-            let error = read_text(file, &TypeFilter::all())
-                .expect_err(file)
-                .to_string();
+            let error = read_text(file, &TypeFilter::all()).expect_err(file).to_string();
             assert!(error.contains(message), "{error}");
         }
-        let error = with_file(b"a\tO\n\n\xFFb\tO\n", |path| {
-            read_conll(path, &TypeFilter::all())
-        })
-        .unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .contains("c.conll:3: expected UTF-8, found the byte 0xFF at column 1"),
-            "{error}"
-        );
+        let error = with_file(b"a\tO\n\n\xFFb\tO\n", |path| read_conll(path, &TypeFilter::all())).unwrap_err();
+        assert!(error.to_string().contains("c.conll:3: expected UTF-8, found the byte 0xFF at column 1"), "{error}");
     }
 
     #[test]
     fn lenient_reading_drops_and_counts_stray_tags() {
         let file = "a\tI-X\nb\tI-X\nc\tB-X\nd\tI-X\ne\tI-Y\nf\tI-X\n\ng\tI-Y\nh\tB-Y\ni\tI-Y\n";
-        let corpus = with_file(file.as_bytes(), |path| {
-            read_conll_lenient(path, &"X".parse().unwrap())
-        })
-        .unwrap();
+        let corpus = with_file(file.as_bytes(), |path| read_conll_lenient(path, &"X".parse().unwrap())).unwrap();
         assert_eq!(shown(&corpus.documents[0]), ["c d/X"]);
         assert_eq!(shown(&corpus.documents[1]), [""; 0]);
         assert_eq!(corpus.stray_tags, 5);
-        let error = with_file(b"a\tQ\n", |path| {
-            read_conll_lenient(path, &TypeFilter::all())
-        })
-        .unwrap_err();
+        let error = with_file(b"a\tQ\n", |path| read_conll_lenient(path, &TypeFilter::all())).unwrap_err();
         assert!(error.to_string().contains("c.conll:1: tag"), "{error}");
     }
 

@@ -41,9 +41,7 @@ pub fn read_jsonl(path: &Path, types: &TypeFilter) -> Result<Vec<Document>> {
                 present.insert(mention.label.clone());
             }
         }
-        document
-            .mentions
-            .retain(|mention| types.keeps(&mention.label));
+        document.mentions.retain(|mention| types.keeps(&mention.label));
         documents.push(document);
     }
     types.check(path, present)?;
@@ -57,12 +55,7 @@ struct Line<'a> {
 }
 
 impl Line<'_> {
-    fn malformed(
-        &self,
-        field: impl Into<String>,
-        expected: impl Into<String>,
-        found: impl Into<String>,
-    ) -> Error {
+    fn malformed(&self, field: impl Into<String>, expected: impl Into<String>, found: impl Into<String>) -> Error {
         Error::Malformed {
             path: self.path.to_owned(),
             line: self.number,
@@ -106,22 +99,13 @@ fn parse_document(line: &Line<'_>, json: &str) -> Result<Document> {
         }
     };
     let starts = code_point_starts(&text);
-    let mentions = spans
-        .iter()
-        .enumerate()
-        .map(|(index, span)| parse_span(line, index, span, &starts))
-        .collect::<Result<_>>()?;
-    Ok(Document {
-        id,
-        text,
-        mentions,
-        words: None,
-    })
+    let mentions =
+        spans.iter().enumerate().map(|(index, span)| parse_span(line, index, span, &starts)).collect::<Result<_>>()?;
+    Ok(Document { id, text, mentions, words: None })
 }
 
 fn parse_span(line: &Line<'_>, index: usize, span: &Value, starts: &[usize]) -> Result<Mention> {
-    let malformed =
-        |expected: &str| line.malformed(format!("spans[{index}]"), expected, describe(Some(span)));
+    let malformed = |expected: &str| line.malformed(format!("spans[{index}]"), expected, describe(Some(span)));
     let Some([start, end, label]) = span.as_array().map(Vec::as_slice) else {
         return Err(malformed("[start, end, type]"));
     };
@@ -134,22 +118,11 @@ fn parse_span(line: &Line<'_>, index: usize, span: &Value, starts: &[usize]) -> 
     if start > end {
         return Err(malformed("a start that is not after the end"));
     }
-    let byte = |offset: u64| {
-        usize::try_from(offset)
-            .ok()
-            .and_then(|offset| starts.get(offset).copied())
-    };
+    let byte = |offset: u64| usize::try_from(offset).ok().and_then(|offset| starts.get(offset).copied());
     let (Some(start), Some(end)) = (byte(start), byte(end)) else {
-        return Err(malformed(&format!(
-            "offsets within the text of {} code points",
-            starts.len() - 1
-        )));
+        return Err(malformed(&format!("offsets within the text of {} code points", starts.len() - 1)));
     };
-    Ok(Mention {
-        start,
-        end,
-        label: label.to_owned(),
-    })
+    Ok(Mention { start, end, label: label.to_owned() })
 }
 
 fn describe(value: Option<&Value>) -> String {
@@ -182,11 +155,7 @@ mod tests {
         let documents = read_bytes(file.as_bytes(), &TypeFilter::all()).unwrap();
         assert_eq!(documents.len(), 2);
         let text = &documents[0].text;
-        let cut: Vec<&str> = documents[0]
-            .mentions
-            .iter()
-            .map(|m| &text[m.start..m.end])
-            .collect();
+        let cut: Vec<&str> = documents[0].mentions.iter().map(|m| &text[m.start..m.end]).collect();
         assert_eq!(cut, ["Al₂O₃", "NaCl"]);
         assert_eq!(documents[1].text, "");
         assert!(documents.iter().all(|document| document.words.is_none()));
@@ -195,12 +164,11 @@ mod tests {
     #[test]
     fn empty_repeated_nested_and_unordered_spans_are_kept_in_order() {
         let file = r#"{"id":"a","text":"ethyl acetate","spans":[[6,13,"B"],[0,13,"A"],[0,5,"A"],[0,5,"A"],[3,3,"A"],[13,13,"A"]]}"#;
-        let spans: Vec<(usize, usize)> = read_bytes(file.as_bytes(), &TypeFilter::all()).unwrap()
-            [0]
-        .mentions
-        .iter()
-        .map(|m| (m.start, m.end))
-        .collect();
+        let spans: Vec<(usize, usize)> = read_bytes(file.as_bytes(), &TypeFilter::all()).unwrap()[0]
+            .mentions
+            .iter()
+            .map(|m| (m.start, m.end))
+            .collect();
         assert_eq!(spans, [(6, 13), (0, 13), (0, 5), (0, 5), (3, 3), (13, 13)]);
     }
 
@@ -209,25 +177,19 @@ mod tests {
         let file = "{\"id\":\"a\",\"text\":\"ab\",\"spans\":[[0,1,\"NO CLASS\"],[1,2,\"B\"]]}\n{\"id\":\"b\",\"text\":\"ab\",\"spans\":[[0,1,\"A\"]]}";
         let kept = |types: &str| -> Vec<usize> {
             let documents = read_bytes(file.as_bytes(), &types.parse().unwrap()).unwrap();
-            documents
-                .iter()
-                .map(|document| document.mentions.len())
-                .collect()
+            documents.iter().map(|document| document.mentions.len()).collect()
         };
         assert_eq!(kept("NO CLASS"), [1, 0]);
         assert_eq!(kept("A,B"), [1, 1]);
         let error = read_bytes(file.as_bytes(), &"A,CLASS,b".parse().unwrap()).unwrap_err();
         assert!(
-            error.to_string().ends_with(
-                "c.jsonl: no mention has the type CLASS, b; the types in this file are: A, B, NO CLASS"
-            ),
+            error
+                .to_string()
+                .ends_with("c.jsonl: no mention has the type CLASS, b; the types in this file are: A, B, NO CLASS"),
             "{error}"
         );
         let error = read_bytes(b"", &"A".parse().unwrap()).unwrap_err();
-        assert!(
-            error.to_string().contains("none, it has no mentions"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("none, it has no mentions"), "{error}");
         assert!(read_bytes(b"", &TypeFilter::all()).unwrap().is_empty());
     }
 
@@ -236,57 +198,21 @@ mod tests {
         let good = r#"{"id":"a","text":"é€😀","spans":[[0,3,"A"]]}"#;
         let huge = format!(r#"{{"id":[{}1],"text":"","spans":[]}}"#, "1,".repeat(90));
         let cases: Vec<(&str, &str)> = vec![
-            (
-                "{",
-                "2: expected a JSON object on one line, found invalid JSON at column 1: EOF while parsing an object",
-            ),
-            (
-                r#"{"id":"a"} x"#,
-                "invalid JSON at column 12: trailing characters",
-            ),
-            (
-                r#"{"id":"\ud800","text":"","spans":[]}"#,
-                "invalid JSON at column",
-            ),
+            ("{", "2: expected a JSON object on one line, found invalid JSON at column 1: EOF while parsing an object"),
+            (r#"{"id":"a"} x"#, "invalid JSON at column 12: trailing characters"),
+            (r#"{"id":"\ud800","text":"","spans":[]}"#, "invalid JSON at column"),
             ("[]", "2: line: expected a JSON object, found []"),
             ("null", "2: line: expected a JSON object, found null"),
-            (
-                r#"{"text":"","spans":[]}"#,
-                "2: id: expected a string, found no such field",
-            ),
-            (
-                r#"{"id":7,"text":"","spans":[]}"#,
-                "2: id: expected a string, found 7",
-            ),
+            (r#"{"text":"","spans":[]}"#, "2: id: expected a string, found no such field"),
+            (r#"{"id":7,"text":"","spans":[]}"#, "2: id: expected a string, found 7"),
             (&huge, "1,1 ..."),
-            (
-                r#"{"id":"a","spans":[]}"#,
-                "2: text: expected a string, found no such field",
-            ),
-            (
-                r#"{"id":"a","text":null,"spans":[]}"#,
-                "2: text: expected a string, found null",
-            ),
-            (
-                r#"{"id":"a","text":""}"#,
-                "2: spans: expected a list of [start, end, type], found no such field",
-            ),
-            (
-                r#"{"id":"a","text":"","spans":{}}"#,
-                "2: spans: expected a list of [start, end, type], found {}",
-            ),
-            (
-                r#"{"id":"a","text":"abc","spans":[[0,1,"A"],7]}"#,
-                "2: spans[1]: expected [start, end, type], found 7",
-            ),
-            (
-                r#"{"id":"a","text":"abc","spans":[[0,1]]}"#,
-                "2: spans[0]: expected [start, end, type], found [0,1]",
-            ),
-            (
-                r#"{"id":"a","text":"abc","spans":[[0,1,"A","B"]]}"#,
-                "2: spans[0]: expected [start, end, type], found",
-            ),
+            (r#"{"id":"a","spans":[]}"#, "2: text: expected a string, found no such field"),
+            (r#"{"id":"a","text":null,"spans":[]}"#, "2: text: expected a string, found null"),
+            (r#"{"id":"a","text":""}"#, "2: spans: expected a list of [start, end, type], found no such field"),
+            (r#"{"id":"a","text":"","spans":{}}"#, "2: spans: expected a list of [start, end, type], found {}"),
+            (r#"{"id":"a","text":"abc","spans":[[0,1,"A"],7]}"#, "2: spans[1]: expected [start, end, type], found 7"),
+            (r#"{"id":"a","text":"abc","spans":[[0,1]]}"#, "2: spans[0]: expected [start, end, type], found [0,1]"),
+            (r#"{"id":"a","text":"abc","spans":[[0,1,"A","B"]]}"#, "2: spans[0]: expected [start, end, type], found"),
             (
                 r#"{"id":"a","text":"abc","spans":[[-1,1,"A"]]}"#,
                 "2: spans[0]: expected start and end as whole numbers from 0, found [-1,1,\"A\"]",
@@ -326,23 +252,13 @@ mod tests {
         ];
         for (line, message) in cases {
             let file = format!("{good}\n{line}\n{good}\n");
-            let error = read_bytes(file.as_bytes(), &TypeFilter::all())
-                .expect_err(line)
-                .to_string();
-            assert!(
-                error.contains("c.jsonl:2: ") && error.contains(message),
-                "{line}: {error}"
-            );
+            let error = read_bytes(file.as_bytes(), &TypeFilter::all()).expect_err(line).to_string();
+            assert!(error.contains("c.jsonl:2: ") && error.contains(message), "{line}: {error}");
         }
         let mut bytes = format!("{good}\nab").into_bytes();
         bytes.extend([0xC3, b'(', b'\n']);
-        let error = read_bytes(&bytes, &TypeFilter::all())
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("c.jsonl:2: expected UTF-8, found the byte 0xC3 at column 3"),
-            "{error}"
-        );
+        let error = read_bytes(&bytes, &TypeFilter::all()).unwrap_err().to_string();
+        assert!(error.contains("c.jsonl:2: expected UTF-8, found the byte 0xC3 at column 3"), "{error}");
     }
 
     proptest! {

@@ -63,28 +63,17 @@ impl TypeFilter {
 
     /// Whether mentions of this type are kept.
     pub fn keeps(&self, label: &str) -> bool {
-        self.wanted
-            .as_ref()
-            .is_none_or(|wanted| wanted.contains(label))
+        self.wanted.as_ref().is_none_or(|wanted| wanted.contains(label))
     }
 
     /// A type that is asked for but occurs nowhere in a file is a misspelling that would otherwise read as "no mentions".
     fn check(&self, path: &Path, present: BTreeSet<String>) -> Result<()> {
-        let missing: Vec<String> = self
-            .wanted
-            .iter()
-            .flatten()
-            .filter(|label| !present.contains(*label))
-            .cloned()
-            .collect();
+        let missing: Vec<String> =
+            self.wanted.iter().flatten().filter(|label| !present.contains(*label)).cloned().collect();
         if missing.is_empty() {
             return Ok(());
         }
-        Err(Error::UnknownTypes {
-            path: path.to_owned(),
-            missing,
-            present: present.into_iter().collect(),
-        })
+        Err(Error::UnknownTypes { path: path.to_owned(), missing, present: present.into_iter().collect() })
     }
 }
 
@@ -93,18 +82,11 @@ impl FromStr for TypeFilter {
 
     /// Reads types separated by commas; white space around a type is dropped, inside it is kept.
     fn from_str(list: &str) -> Result<Self> {
-        let wanted: BTreeSet<String> = list
-            .split(',')
-            .map(|label| label.trim().to_owned())
-            .collect();
+        let wanted: BTreeSet<String> = list.split(',').map(|label| label.trim().to_owned()).collect();
         if wanted.contains("") {
-            return Err(Error::TypeList {
-                found: list.to_owned(),
-            });
+            return Err(Error::TypeList { found: list.to_owned() });
         }
-        Ok(Self {
-            wanted: Some(wanted),
-        })
+        Ok(Self { wanted: Some(wanted) })
     }
 }
 
@@ -117,9 +99,7 @@ pub fn read(path: &Path, types: &TypeFilter) -> Result<Vec<Document>> {
     match path.extension().and_then(OsStr::to_str) {
         Some("jsonl") => read_jsonl(path, types),
         Some("conll") => read_conll(path, types),
-        _ => Err(Error::CorpusFormat {
-            path: path.to_owned(),
-        }),
+        _ => Err(Error::CorpusFormat { path: path.to_owned() }),
     }
 }
 
@@ -134,10 +114,7 @@ pub fn read(path: &Path, types: &TypeFilter) -> Result<Vec<Document>> {
 /// assert_eq!(flat, [mention(0, 6)]);
 /// ```
 pub fn flat_mentions(mentions: &[Mention]) -> Vec<Mention> {
-    let mut candidates: Vec<&Mention> = mentions
-        .iter()
-        .filter(|mention| mention.start < mention.end)
-        .collect();
+    let mut candidates: Vec<&Mention> = mentions.iter().filter(|mention| mention.start < mention.end).collect();
     candidates.sort_by_key(|mention| (mention.start, std::cmp::Reverse(mention.end)));
     let mut flat: Vec<Mention> = Vec::with_capacity(candidates.len());
     for mention in candidates {
@@ -150,10 +127,7 @@ pub fn flat_mentions(mentions: &[Mention]) -> Vec<Mention> {
 
 /// The byte offset of every code point of the text, and its length: entry `i` is where code point `i` starts.
 pub(crate) fn code_point_starts(text: &str) -> Vec<usize> {
-    text.char_indices()
-        .map(|(byte, _)| byte)
-        .chain([text.len()])
-        .collect()
+    text.char_indices().map(|(byte, _)| byte).chain([text.len()]).collect()
 }
 
 /// A whole file as UTF-8, without its byte order mark.
@@ -162,10 +136,7 @@ fn read_utf8(path: &Path) -> Result<String> {
     let mut text = String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         let bytes = error.as_bytes();
-        let line_start = bytes[..valid]
-            .iter()
-            .rposition(|&byte| byte == b'\n')
-            .map_or(0, |at| at + 1);
+        let line_start = bytes[..valid].iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
         Error::NotUtf8 {
             path: path.to_owned(),
             line: 1 + bytes[..valid].iter().filter(|&&byte| byte == b'\n').count(),
@@ -181,9 +152,7 @@ fn read_utf8(path: &Path) -> Result<String> {
 
 /// The lines of a file with their numbers from 1; LF and CRLF both end a line.
 fn numbered_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    text.lines()
-        .enumerate()
-        .map(|(index, line)| (index + 1, line))
+    text.lines().enumerate().map(|(index, line)| (index + 1, line))
 }
 
 /// The beginning of a value for an error message: a line may hold megabytes.
@@ -201,11 +170,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn mention(start: usize, end: usize) -> Mention {
-        Mention {
-            start,
-            end,
-            label: "A".into(),
-        }
+        Mention { start, end, label: "A".into() }
     }
 
     #[test]
@@ -215,21 +180,13 @@ mod tests {
             assert!(error.contains(&format!("{bad:?}")), "{error}");
         }
         let filter: TypeFilter = " A ,NO CLASS,A".parse().unwrap();
-        assert!(
-            filter.keeps("A")
-                && filter.keeps("NO CLASS")
-                && !filter.keeps("CLASS")
-                && !filter.keeps("a")
-        );
+        assert!(filter.keeps("A") && filter.keeps("NO CLASS") && !filter.keeps("CLASS") && !filter.keeps("a"));
     }
 
     #[test]
     fn unknown_extension() {
         let error = read(Path::new("corpus.txt"), &TypeFilter::all()).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "corpus.txt: expected a corpus named *.jsonl or *.conll"
-        );
+        assert_eq!(error.to_string(), "corpus.txt: expected a corpus named *.jsonl or *.conll");
         let error = read(Path::new("jsonl"), &TypeFilter::all()).unwrap_err();
         assert!(matches!(error, Error::CorpusFormat { .. }), "{error}");
     }
@@ -238,11 +195,7 @@ mod tests {
     fn reads_by_extension_and_names_a_missing_file() {
         let folder = tempfile::tempdir().unwrap();
         let jsonl = folder.path().join("a.jsonl");
-        std::fs::write(
-            &jsonl,
-            r#"{"id":"1","text":"NaCl","spans":[[0,4,"FORMULA"]]}"#,
-        )
-        .unwrap();
+        std::fs::write(&jsonl, r#"{"id":"1","text":"NaCl","spans":[[0,4,"FORMULA"]]}"#).unwrap();
         let conll = folder.path().join("a.conll");
         std::fs::write(&conll, "NaCl\tB-FORMULA\n.\tO\n").unwrap();
         let from_jsonl = read(&jsonl, &TypeFilter::all()).unwrap();
@@ -252,10 +205,7 @@ mod tests {
         assert_eq!(from_conll[0].words, Some(vec![0..4, 5..6]));
 
         let error = read(&folder.path().join("none.conll"), &TypeFilter::all()).unwrap_err();
-        assert!(
-            error.to_string().contains("none.conll: cannot read: "),
-            "{error}"
-        );
+        assert!(error.to_string().contains("none.conll: cannot read: "), "{error}");
     }
 
     #[test]
@@ -269,9 +219,7 @@ mod tests {
     fn flat_mentions_slow(mentions: &[Mention]) -> Vec<Mention> {
         let mut flat: Vec<Mention> = Vec::new();
         loop {
-            let free = |m: &&Mention| {
-                m.start < m.end && flat.iter().all(|f| m.end <= f.start || f.end <= m.start)
-            };
+            let free = |m: &&Mention| m.start < m.end && flat.iter().all(|f| m.end <= f.start || f.end <= m.start);
             let mut best: Option<&Mention> = None;
             for m in mentions.iter().filter(free) {
                 if best.is_none_or(|b| m.start < b.start || (m.start == b.start && m.end > b.end)) {

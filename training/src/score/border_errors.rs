@@ -36,11 +36,7 @@ impl BorderError {
 pub(super) fn border_errors(gold: &[Mention], predicted: &[Predicted<'_>]) -> Vec<BorderError> {
     let left = unmatched(gold, predicted);
     let mut missed: Vec<Range<usize>> = left.missed.iter().map(|m| m.start..m.end).collect();
-    let mut spurious: Vec<Option<Range<usize>>> = left
-        .spurious
-        .iter()
-        .map(|&span| Some(span.clone()))
-        .collect();
+    let mut spurious: Vec<Option<Range<usize>>> = left.spurious.iter().map(|&span| Some(span.clone())).collect();
     missed.sort_by_key(|span| (span.start, span.end));
     spurious.sort_by_key(|span| span.as_ref().map(|span| (span.start, span.end)));
 
@@ -48,29 +44,17 @@ pub(super) fn border_errors(gold: &[Mention], predicted: &[Predicted<'_>]) -> Ve
     let mut first = 0;
     for gold in missed {
         // What ends before this mention or is taken meets no later mention: without this, long documents take quadratic time.
-        while spurious
-            .get(first)
-            .is_some_and(|span| span.as_ref().is_none_or(|span| span.end <= gold.start))
-        {
-            errors.extend(spurious[first].take().map(|span| BorderError {
-                gold: None,
-                predicted: Some(span),
-            }));
+        while spurious.get(first).is_some_and(|span| span.as_ref().is_none_or(|span| span.end <= gold.start)) {
+            errors.extend(spurious[first].take().map(|span| BorderError { gold: None, predicted: Some(span) }));
             first += 1;
         }
         let partner = spurious[first..]
             .iter_mut()
             .take_while(|slot| slot.as_ref().is_none_or(|span| span.start < gold.end))
             .find(|slot| slot.as_ref().is_some_and(|span| overlap(span, &gold)));
-        errors.push(BorderError {
-            predicted: partner.and_then(Option::take),
-            gold: Some(gold),
-        });
+        errors.push(BorderError { predicted: partner.and_then(Option::take), gold: Some(gold) });
     }
-    errors.extend(spurious.into_iter().flatten().map(|span| BorderError {
-        gold: None,
-        predicted: Some(span),
-    }));
+    errors.extend(spurious.into_iter().flatten().map(|span| BorderError { gold: None, predicted: Some(span) }));
     errors.sort_by_key(|error| {
         let extent = error.extent();
         (extent.start, extent.end)
@@ -90,10 +74,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// The same pairing by trying every prediction for every mention.
-    fn pairs_slow(
-        gold: &[Mention],
-        predicted: &[Predicted<'_>],
-    ) -> Vec<(Range<usize>, Range<usize>)> {
+    fn pairs_slow(gold: &[Mention], predicted: &[Predicted<'_>]) -> Vec<(Range<usize>, Range<usize>)> {
         let left = unmatched(gold, predicted);
         let mut missed: Vec<Range<usize>> = left.missed.iter().map(|m| m.start..m.end).collect();
         let mut spurious: Vec<Range<usize>> = left.spurious.into_iter().cloned().collect();

@@ -16,7 +16,8 @@ use crate::error::{Error, Result};
 /// Characters of the text shown before and after an error.
 const CONTEXT: usize = 40;
 
-const HEADER: &str = "document\tkind\tgold_start\tgold_end\tgold_text\tpredicted_start\tpredicted_end\tpredicted_text\tbefore\tafter";
+const HEADER: &str =
+    "document\tkind\tgold_start\tgold_end\tgold_text\tpredicted_start\tpredicted_end\tpredicted_text\tbefore\tafter";
 
 /// Writes the errors in the borders of predictions, tab-separated under a line of column names:
 ///
@@ -64,9 +65,8 @@ pub fn write_errors<'a>(
     name.push(path.file_name().unwrap_or_default());
     name.push(format!(".{}.partial", std::process::id()));
     let partial = path.with_file_name(name);
-    let written = write_all(&partial, scored).and_then(|()| {
-        fs::rename(&partial, path).map_err(|source| Error::io("rename", path, source))
-    });
+    let written = write_all(&partial, scored)
+        .and_then(|()| fs::rename(&partial, path).map_err(|source| Error::io("rename", path, source)));
     if written.is_err() {
         // The first error is the one to tell; a partial file that was never made cannot be removed either.
         let _ = fs::remove_file(&partial);
@@ -74,10 +74,7 @@ pub fn write_errors<'a>(
     written
 }
 
-fn write_all<'a>(
-    path: &Path,
-    scored: impl IntoIterator<Item = (&'a Document, &'a [Predicted<'a>])>,
-) -> Result<()> {
+fn write_all<'a>(path: &Path, scored: impl IntoIterator<Item = (&'a Document, &'a [Predicted<'a>])>) -> Result<()> {
     let failed = |source: io::Error| Error::io("write", path, source);
     let mut file = BufWriter::new(File::create(path).map_err(failed)?);
     writeln!(file, "{HEADER}").map_err(failed)?;
@@ -87,10 +84,7 @@ fn write_all<'a>(
         if errors.is_empty() {
             continue;
         }
-        let page = Page {
-            document,
-            starts: code_point_starts(&document.text),
-        };
+        let page = Page { document, starts: code_point_starts(&document.text) };
         for error in &errors {
             writeln!(file, "{}", page.row(error)).map_err(failed)?;
         }
@@ -100,9 +94,7 @@ fn write_all<'a>(
 
 fn check_spans(document: &Document, predicted: &[Predicted<'_>]) -> Result<()> {
     let gold = document.mentions.iter().map(|m| ("gold", m.start..m.end));
-    let predicted = predicted
-        .iter()
-        .map(|(range, _)| ("predicted", range.clone()));
+    let predicted = predicted.iter().map(|(range, _)| ("predicted", range.clone()));
     for (kind, span) in gold.chain(predicted) {
         if document.text.get(span.clone()).is_none() {
             return Err(Error::Span {
@@ -178,34 +170,19 @@ mod tests {
     use crate::corpus::Mention;
 
     fn document(text: &str, spans: &[(usize, usize)]) -> Document {
-        let mention = |&(start, end): &(usize, usize)| Mention {
-            start,
-            end,
-            label: "A".into(),
-        };
-        Document {
-            id: "d\t1".into(),
-            text: text.into(),
-            mentions: spans.iter().map(mention).collect(),
-            words: None,
-        }
+        let mention = |&(start, end): &(usize, usize)| Mention { start, end, label: "A".into() };
+        Document { id: "d\t1".into(), text: text.into(), mentions: spans.iter().map(mention).collect(), words: None }
     }
 
     fn predictions(spans: &[(usize, usize)]) -> Vec<Predicted<'static>> {
-        spans
-            .iter()
-            .map(|&(start, end)| (start..end, None))
-            .collect()
+        spans.iter().map(|&(start, end)| (start..end, None)).collect()
     }
 
     fn written(document: &Document, predicted: &[(usize, usize)]) -> Vec<String> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("errors.tsv");
         write_errors(&path, [(document, predictions(predicted).as_slice())]).unwrap();
-        let files: Vec<_> = fs::read_dir(folder.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
+        let files: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(files, ["errors.tsv"], "the partial file is left behind");
         let file = fs::read_to_string(&path).unwrap();
         let mut lines = file.split_terminator('\n').map(str::to_owned);
@@ -241,22 +218,11 @@ mod tests {
     #[test]
     fn a_mention_pairs_with_one_prediction() {
         // One long mention, two predictions in it; an empty mention in a prediction.
-        let rows = written(
-            &document("abcdefghij", &[(0, 6), (8, 8)]),
-            &[(0, 2), (4, 6), (7, 9)],
-        );
-        let kinds: Vec<Vec<&str>> = rows
-            .iter()
-            .map(|row| row.split('\t').skip(1).take(3).collect())
-            .collect();
+        let rows = written(&document("abcdefghij", &[(0, 6), (8, 8)]), &[(0, 2), (4, 6), (7, 9)]);
+        let kinds: Vec<Vec<&str>> = rows.iter().map(|row| row.split('\t').skip(1).take(3).collect()).collect();
         assert_eq!(
             kinds,
-            [
-                vec!["border", "0", "6"],
-                vec!["spurious", "", ""],
-                vec!["spurious", "", ""],
-                vec!["missed", "8", "8"]
-            ]
+            [vec!["border", "0", "6"], vec!["spurious", "", ""], vec!["spurious", "", ""], vec!["missed", "8", "8"]]
         );
     }
 
@@ -266,58 +232,25 @@ mod tests {
         let path = folder.path().join("errors.tsv");
         fs::write(&path, "old").unwrap();
         #[expect(clippy::reversed_empty_ranges, reason = "one of the bad spans")]
-        let bad = [
-            (0..9, "0..9"),
-            (1..2, "1..2"),
-            (2..0, "2..0"),
-            (0..1000, "0..1000"),
-        ];
+        let bad = [(0..9, "0..9"), (1..2, "1..2"), (2..0, "2..0"), (0..1000, "0..1000")];
         for (span, shown) in bad {
             let gold = document("é1", &[]);
-            let error = write_errors(&path, [(&gold, &[(span, None)][..])])
-                .unwrap_err()
-                .to_string();
-            assert!(
-                error.contains(&format!("the predicted span {shown} (bytes)")),
-                "{error}"
-            );
+            let error = write_errors(&path, [(&gold, &[(span, None)][..])]).unwrap_err().to_string();
+            assert!(error.contains(&format!("the predicted span {shown} (bytes)")), "{error}");
         }
-        let error = write_errors(&path, [(&document("é1", &[(0, 1)]), &[][..])])
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("the gold span 0..1 (bytes) is outside the text of 3 bytes"),
-            "{error}"
-        );
+        let error = write_errors(&path, [(&document("é1", &[(0, 1)]), &[][..])]).unwrap_err().to_string();
+        assert!(error.contains("the gold span 0..1 (bytes) is outside the text of 3 bytes"), "{error}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "old");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 
         let nowhere = folder.path().join("none").join("errors.tsv");
         let error = write_errors(&nowhere, []).unwrap_err();
-        assert!(
-            matches!(
-                error,
-                Error::Io {
-                    action: "write",
-                    ..
-                }
-            ),
-            "{error}"
-        );
+        assert!(matches!(error, Error::Io { action: "write", .. }), "{error}");
         // A folder in the way: the rename fails and nothing stays behind.
         let folder_in_the_way = folder.path().join("folder");
         fs::create_dir_all(folder_in_the_way.join("full")).unwrap();
         let error = write_errors(&folder_in_the_way, []).unwrap_err();
-        assert!(
-            matches!(
-                error,
-                Error::Io {
-                    action: "rename",
-                    ..
-                }
-            ),
-            "{error}"
-        );
+        assert!(matches!(error, Error::Io { action: "rename", .. }), "{error}");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
     }
 }
