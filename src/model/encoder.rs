@@ -59,7 +59,7 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// From the tensors `NAME.weight` [out, in] and `NAME.bias` [out].
+    /// From the tensors `NAME.weight` `[out, in]` and `NAME.bias` `[out]`.
     ///
     /// # Errors
     /// If one is missing or of another shape.

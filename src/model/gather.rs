@@ -1,5 +1,5 @@
 //! Rows of a matrix picked by index, each at most once: packed rows -> padded groups and back, words' first pieces.
-//! In: [rows, width], indices [n]. Out: [n, width]. The backward pass is a gather too (the inverse map), where candle's
+//! In: `[rows, width]`, indices `[n]`. Out: `[n, width]`. The backward pass is a gather too (the inverse map), where candle's
 //! own `index_select` would add row by row (`index_add`, serial on CUDA).
 
 use candle_core::backend::BackendStorage;

@@ -26,9 +26,9 @@ pub mod names {
     pub const SPAN_HEAD: &str = "classifier";
     /// Class head: linear from the same hidden state to the classes.
     pub const CLASS_HEAD: &str = "class_classifier";
-    /// Score of each tag at the first word, [3].
+    /// Score of each tag at the first word, `[3]`.
     pub const CRF_START: &str = "crf.start_transitions";
-    /// Score of each tag at the last word, [3].
+    /// Score of each tag at the last word, `[3]`.
     pub const CRF_END: &str = "crf.end_transitions";
     /// Score of each pair of neighbouring tags, [from, to].
     pub const CRF_TRANSITIONS: &str = "crf.transitions";

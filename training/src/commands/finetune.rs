@@ -65,7 +65,7 @@ struct SettingsArguments {
     /// Weight of the classes' loss beside the spans'.
     #[arg(long, default_value_t = Settings::default().class_weight)]
     class_weight: f64,
-    /// Share of the pieces that are read as [MASK].
+    /// Share of the pieces that are read as `[MASK]`.
     #[arg(long, default_value_t = Settings::default().mask_pieces)]
     mask_pieces: f64,
     /// Decay of the running average of the weights that is kept; 0 keeps the weights themselves.

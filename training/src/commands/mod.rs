@@ -114,7 +114,7 @@ pub struct EncoderArguments {
     /// Folder of the encoder to start from: config.json, tokenizer.json, model.safetensors.
     #[arg(long, value_name = "DIR")]
     encoder: PathBuf,
-    /// Most pieces of a sequence of neighbouring sentences, [CLS] and [SEP] not counted.
+    /// Most pieces of a sequence of neighbouring sentences, `[CLS]` and `[SEP]` not counted.
     #[arg(long, value_name = "N", default_value_t = 250)]
     sequence_pieces: usize,
     /// The class head's outputs; an empty list for none.
