@@ -186,7 +186,7 @@ impl Backend for CandleBackend {
         if batch.words() == 0 {
             return Ok(Emissions::default());
         }
-        read_emissions(&self.network, batch, &mut Pass::Inference)
+        read_emissions(&self.network, batch)
     }
 
     fn describe(&self) -> String {
@@ -200,8 +200,8 @@ impl Backend for CandleBackend {
     }
 }
 
-fn read_emissions(network: &Network, batch: &Batch, pass: &mut Pass) -> Result<Emissions> {
-    let output = network.forward(batch, pass)?;
+fn read_emissions(network: &Network, batch: &Batch) -> Result<Emissions> {
+    let output = network.forward(batch, &mut Pass::Inference)?;
     let host = |tensor: &candle_core::Tensor| -> Result<Vec<f32>> {
         Ok(tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
     };
