@@ -83,7 +83,7 @@ impl Device {
                 })?;
                 #[cfg(feature = "cuda")]
                 if let CandleDevice::Cuda(cuda) = &device {
-                    crate::cuda::keep_freed_memory(cuda)?;
+                    crate::cuda::memory::keep_freed_memory(cuda)?;
                 }
                 Ok(device)
             }

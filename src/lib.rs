@@ -3,7 +3,7 @@
 mod backend;
 pub mod batch;
 #[cfg(feature = "cuda")]
-mod cuda;
+pub mod cuda;
 mod decode;
 mod entity;
 mod error;

@@ -1,0 +1,66 @@
+//! Training and tagging on NVIDIA GPUs: fused operations over packed sequences, each with its backward pass, as kernels of our own,
+//! matrix products by cuBLASLt. One file per operation, the kernel's source (`.cu`) beside it; activations are 16-bit, sums 32-bit floats.
+
+pub mod memory;
+
+use std::sync::Arc;
+
+use candle_core::cuda_backend::cudarc::driver::{CudaFunction, CudaModule, CudaStream, DeviceRepr, ValidAsZeroBits};
+use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
+use half::{bf16, f16};
+
+use crate::error::{Error, Result};
+
+/// A 16-bit float that activations have.
+pub trait Half: DeviceRepr + ValidAsZeroBits + Copy + Send + Sync + Unpin + 'static {
+    /// End of the names of the kernels for it.
+    const SUFFIX: &'static str;
+}
+
+impl Half for f16 {
+    const SUFFIX: &'static str = "f16";
+}
+
+impl Half for bf16 {
+    const SUFFIX: &'static str = "bf16";
+}
+
+/// The kernels of one `.cu` file, on one device.
+pub struct Kernels {
+    file: &'static str,
+    module: Arc<CudaModule>,
+}
+
+impl Kernels {
+    /// Loads the PTX text of `file`.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the driver is too old for it.
+    pub fn load(stream: &CudaStream, file: &'static str, ptx: &str) -> Result<Self> {
+        let module = stream.context().load_module(Ptx::from_src(ptx)).map_err(|e| {
+            Error::Device(format!("the driver refuses the kernels of {file} ({e}): update the NVIDIA driver"))
+        })?;
+        Ok(Self { file, module })
+    }
+
+    /// The kernel `NAME_TYPE`.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn function<T: Half>(&self, name: &str) -> Result<CudaFunction> {
+        self.plain_function(&format!("{name}_{}", T::SUFFIX))
+    }
+
+    /// The kernel of this whole name.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn plain_function(&self, name: &str) -> Result<CudaFunction> {
+        self.module.load_function(name).map_err(|e| Error::Device(format!("no kernel {name} in {}: {e}", self.file)))
+    }
+}
+
+/// A failed launch or copy as the crate's error.
+pub(crate) fn refused(what: &str) -> impl Fn(candle_core::cuda_backend::cudarc::driver::DriverError) -> Error + '_ {
+    move |e| Error::Device(format!("{what} failed on the GPU: {e:?}"))
+}
