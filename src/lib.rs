@@ -1,4 +1,17 @@
 //! chemtag finds the names of chemicals in scientific text.
+//!
+//! ```
+//! # fn main() -> chemtag::Result<()> {
+//! let tagger = chemtag::get("models/chemtag-small")?;
+//! for entity in tagger.tag("Aspirin was dissolved in tetrahydrofuran (THF).")? {
+//!     println!("{} {}..{} {:?} {:.3}", entity.text, entity.start, entity.end, entity.class, entity.score);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`get`] gives every caller the one model of the process and [`preload`] loads it in the background ([`Registry`]); a [`Tagger`] is cheap to clone and tags
+//! strings, batches and streams of any length. Every [`Entity`] has byte offsets into the caller's own text.
 
 mod backend;
 pub mod batch;
@@ -24,3 +37,8 @@ pub use reader::TagReader;
 pub use registry::{Preload, Progress, Registry, Stage, get, preload};
 pub use source::{ModelFiles, ModelSource, OnPortion};
 pub use tagger::{LoadOptions, Model, TagOptions, Tagger};
+
+/// The examples of README.md, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

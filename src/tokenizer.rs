@@ -70,6 +70,17 @@ impl WordPieces {
         self.tokenizer.get_vocab_size(true)
     }
 
+    /// The pieces by their ids; ids that stand for none have an empty string.
+    pub fn vocabulary(&self) -> Vec<String> {
+        let by_piece = self.tokenizer.get_vocab(true);
+        let length = by_piece.values().max().map_or(0, |&id| id as usize + 1);
+        let mut vocabulary = vec![String::new(); length];
+        for (piece, id) in by_piece {
+            vocabulary[id as usize] = piece;
+        }
+        vocabulary
+    }
+
     /// Ids of a word's pieces, at least one.
     pub fn pieces(&self, word: &str) -> Arc<[u32]> {
         if word.len() > LONGEST_CACHED_BYTES {
@@ -126,6 +137,7 @@ pub(crate) mod tests {
         assert_eq!(*pieces.pieces("ethanol"), [8, 9]);
         assert!(Arc::ptr_eq(&pieces.pieces("benzene"), &pieces.pieces("benzene")));
         assert_eq!((pieces.cls(), pieces.sep(), pieces.vocab_size()), (2, 3, 12));
+        assert_eq!(pieces.vocabulary()[5..8], ["benz", "##ene", "##o"]);
     }
 
     #[test]

@@ -105,19 +105,22 @@ impl LayerNorm {
 }
 
 /// Tensor names below one layer: DistilBERT's and BERT's.
-struct LayerNames {
-    layer: &'static str,
-    linear: [&'static str; 6],
-    norm: [&'static str; 2],
+pub(super) struct LayerNames {
+    /// Before the layer's number.
+    pub layer: &'static str,
+    /// Query, key, value, attention output, feed-forward in and out.
+    pub linear: [&'static str; 6],
+    /// After the attention and after the feed-forward network.
+    pub norm: [&'static str; 2],
 }
 
-const DISTILBERT: LayerNames = LayerNames {
+pub(super) const DISTILBERT: LayerNames = LayerNames {
     layer: "transformer.layer",
     linear: ["attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "ffn.lin1", "ffn.lin2"],
     norm: ["sa_layer_norm", "output_layer_norm"],
 };
 
-const BERT: LayerNames = LayerNames {
+pub(super) const BERT: LayerNames = LayerNames {
     layer: "encoder.layer",
     linear: [
         "attention.self.query",

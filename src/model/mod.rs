@@ -8,6 +8,7 @@ pub mod dropout;
 pub mod encoder;
 pub mod gather;
 pub mod gradient;
+pub mod layout;
 pub mod weights;
 
 use candle_core::{DType, Device, Tensor};

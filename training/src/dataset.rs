@@ -2,7 +2,6 @@
 //! The product's own path makes them (sentences, words, pieces, sequences), so a model is trained on what it will read.
 //! A data set can be kept in one safetensors file of small integers, to train where the corpora are not.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
@@ -11,11 +10,10 @@ use chemtag::model::crf::Tag;
 use chemtag::sequence::{Sequence, Sequencer};
 use chemtag::text::{sentences, words};
 use chemtag::tokenizer::WordPieces;
-use safetensors::tensor::{Dtype, SafeTensors, View};
 
+use crate::columns::{self, Column};
 use crate::corpus::{Document, Mention, flat_mentions};
 use crate::error::{Error, Result};
-use crate::files::write_atomically;
 
 /// Marks a word that begins no mention with a known class.
 pub const NO_CLASS_INDEX: u8 = u8::MAX;
@@ -154,38 +152,6 @@ fn align(words: &[Range<usize>], mentions: &[Mention]) -> (Vec<Tag>, Vec<(usize,
     (tags, starts)
 }
 
-/// One tensor of the data set's file.
-struct Column {
-    dtype: Dtype,
-    length: usize,
-    bytes: Vec<u8>,
-}
-
-impl View for Column {
-    fn dtype(&self) -> Dtype {
-        self.dtype
-    }
-    fn shape(&self) -> &[usize] {
-        std::slice::from_ref(&self.length)
-    }
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(&self.bytes)
-    }
-    fn data_len(&self) -> usize {
-        self.bytes.len()
-    }
-}
-
-fn bytes(numbers: impl Iterator<Item = u8>) -> Column {
-    let bytes: Vec<u8> = numbers.collect();
-    Column { dtype: Dtype::U8, length: bytes.len(), bytes }
-}
-
-fn shorts(numbers: impl Iterator<Item = u32>) -> Column {
-    let bytes: Vec<u8> = numbers.flat_map(|number| (number as u16).to_le_bytes()).collect();
-    Column { dtype: Dtype::U16, length: bytes.len() / 2, bytes }
-}
-
 impl Dataset {
     /// Writes the data set to one file. Pieces are kept as 16-bit numbers.
     ///
@@ -199,20 +165,17 @@ impl Dataset {
             });
         }
         let all = || self.examples.iter();
-        let columns = [
-            ("corpus", bytes(all().map(|e| e.corpus))),
-            ("pieces", shorts(all().map(|e| e.piece_ids.len() as u32))),
-            ("words", shorts(all().map(|e| e.tags.len() as u32))),
-            ("piece_ids", shorts(all().flat_map(|e| e.piece_ids.iter().copied()))),
-            ("word_starts", shorts(all().flat_map(|e| e.word_starts.iter().copied()))),
-            ("tags", bytes(all().flat_map(|e| e.tags.iter().map(|&tag| tag as u8)))),
-            ("classes", bytes(all().flat_map(|e| e.classes.iter().copied()))),
+        let columns = vec![
+            ("corpus", Column::bytes(all().map(|e| e.corpus))),
+            ("pieces", Column::shorts(all().map(|e| e.piece_ids.len() as u16))),
+            ("words", Column::shorts(all().map(|e| e.tags.len() as u16))),
+            ("piece_ids", Column::shorts(all().flat_map(|e| e.piece_ids.iter().map(|&id| id as u16)))),
+            ("word_starts", Column::shorts(all().flat_map(|e| e.word_starts.iter().map(|&start| start as u16)))),
+            ("tags", Column::bytes(all().flat_map(|e| e.tags.iter().map(|&tag| tag as u8)))),
+            ("classes", Column::bytes(all().flat_map(|e| e.classes.iter().copied()))),
         ];
         let corpora = serde_json::Value::from(self.corpora.clone()).to_string();
-        let metadata = HashMap::from([("corpora".to_string(), corpora)]);
-        let file = safetensors::serialize(columns, Some(metadata))
-            .map_err(|e| Error::Dataset { path: path.into(), reason: e.to_string() })?;
-        write_atomically(path, &file)
+        columns::save(path, columns, Some(HashMap::from([("corpora".to_string(), corpora)])))
     }
 
     /// Reads a file written by [`Dataset::save`].
@@ -220,27 +183,12 @@ impl Dataset {
     /// # Errors
     /// If the file cannot be read or its columns do not fit each other.
     pub fn load(path: &Path) -> Result<Self> {
-        let file = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
-        Self::from_bytes(&file).map_err(|reason| Error::Dataset { path: path.into(), reason })
-    }
-
-    fn from_bytes(file: &[u8]) -> Result<Self, String> {
-        let (_, metadata) = SafeTensors::read_metadata(file).map_err(|e| e.to_string())?;
-        let corpora =
-            metadata.metadata().as_ref().and_then(|m| m.get("corpora")).ok_or("names of the corpora are missing")?;
-        let corpora: Vec<String> = serde_json::from_str(corpora).map_err(|e| e.to_string())?;
-        let tensors = SafeTensors::deserialize(file).map_err(|e| e.to_string())?;
-        let read = |name: &str, dtype: Dtype| match tensors.tensor(name) {
-            Ok(tensor) if tensor.dtype() == dtype => Ok(tensor.data().to_vec()),
-            Ok(tensor) => Err(format!("column {name} is {:?}, expected {dtype:?}", tensor.dtype())),
-            Err(e) => Err(e.to_string()),
-        };
-        let numbers = |name: &str| -> Result<Vec<u32>, String> {
-            let data = read(name, Dtype::U16)?;
-            Ok(data.as_chunks().0.iter().map(|&pair| u32::from(u16::from_le_bytes(pair))).collect())
-        };
-        let (corpus, tags, classes) =
-            (read("corpus", Dtype::U8)?, read("tags", Dtype::U8)?, read("classes", Dtype::U8)?);
+        let columns = columns::load(path)?;
+        let corpora = columns.metadata("corpora")?;
+        let corpora: Vec<String> = serde_json::from_str(&corpora).map_err(|e| columns.damaged(&e.to_string()))?;
+        let numbers =
+            |name: &str| -> Result<Vec<u32>> { Ok(columns.shorts(name)?.into_iter().map(u32::from).collect()) };
+        let (corpus, tags, classes) = (columns.bytes("corpus")?, columns.bytes("tags")?, columns.bytes("classes")?);
         let (pieces, words) = (numbers("pieces")?, numbers("words")?);
         let (piece_ids, word_starts) = (numbers("piece_ids")?, numbers("word_starts")?);
         let total = |counts: &[u32]| counts.iter().map(|&n| n as usize).sum::<usize>();
@@ -250,19 +198,18 @@ impl Dataset {
             || [word_starts.len(), tags.len(), classes.len()] != [total(&words); 3]
             || corpus.iter().any(|&index| usize::from(index) >= corpora.len())
         {
-            return Err("its columns do not fit each other".into());
+            return Err(columns.damaged("its columns do not fit each other"));
         }
-        let tags: Vec<Tag> = tags
-            .iter()
-            .map(|&tag| [Tag::O, Tag::B, Tag::I].get(usize::from(tag)).copied().ok_or(format!("{tag} is no tag")))
-            .collect::<Result<_, _>>()?;
+        let tag = |&tag: &u8| [Tag::O, Tag::B, Tag::I].get(usize::from(tag)).copied();
+        let tags: Option<Vec<Tag>> = tags.iter().map(tag).collect();
+        let tags = tags.ok_or_else(|| columns.damaged("a tag is none of O, B, I"))?;
         let (mut piece, mut word) = (0, 0);
         let mut examples = Vec::with_capacity(corpus.len());
         for (i, &corpus) in corpus.iter().enumerate() {
             let (p, w) = (piece..piece + pieces[i] as usize, word..word + words[i] as usize);
             (piece, word) = (p.end, w.end);
             if word_starts[w.clone()].iter().any(|&start| start >= pieces[i]) {
-                return Err(format!("example {i} has a word beyond its pieces"));
+                return Err(columns.damaged(&format!("example {i} has a word beyond its pieces")));
             }
             examples.push(Example {
                 corpus,

@@ -3,6 +3,7 @@
 
 pub mod batches;
 pub mod checkpoint;
+pub mod columns;
 pub mod corpus;
 pub mod dataset;
 pub mod error;
@@ -10,6 +11,8 @@ pub mod evaluate;
 pub mod files;
 pub mod finetune;
 pub mod loss;
+pub mod masking;
 pub mod optimizer;
 pub mod parameters;
 pub mod score;
+pub mod text;
