@@ -113,7 +113,7 @@ pub enum Error {
 
 impl Error {
     /// Wraps an operating system's error with the file it is about.
-    pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+    pub fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Io { action, path: path.to_owned(), source }
     }
 }

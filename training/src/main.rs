@@ -18,6 +18,8 @@ struct Arguments {
 enum Command {
     /// Turn annotated corpora into one data set file of piece ids and tags, to train where the corpora are not.
     Prepare(commands::prepare::Arguments),
+    /// Turn unlabelled text into one file of piece ids, to pre-train and distil where the text is not.
+    PrepareText(commands::prepare_text::Arguments),
     /// Fine-tune an encoder with a CRF and a class head on annotated corpora.
     Finetune(commands::finetune::Arguments),
     /// Score a model on an annotated corpus: strict spans.
@@ -27,6 +29,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Prepare(arguments) => commands::prepare::run(&arguments),
+        Command::PrepareText(arguments) => commands::prepare_text::run(&arguments),
         Command::Finetune(arguments) => commands::finetune::run(&arguments),
         Command::Evaluate(arguments) => commands::evaluate::run(&arguments),
     };

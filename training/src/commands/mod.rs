@@ -3,6 +3,7 @@
 pub mod evaluate;
 pub mod finetune;
 pub mod prepare;
+pub mod prepare_text;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
