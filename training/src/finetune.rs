@@ -16,7 +16,7 @@ use chemtag::{Backend, CandleBackend};
 use serde::Serialize;
 
 use crate::batches::epoch_batches;
-use crate::checkpoint::{self, Progress};
+use crate::checkpoint::{self, Exact, Progress};
 use crate::dataset::{Dataset, Example};
 use crate::error::{Error, Result};
 use crate::loss::{LabelledBatch, Losses, loss_and_gradients};
@@ -134,7 +134,7 @@ pub fn finetune(mut run: Run, parameters: &Parameters) -> Result<()> {
     let mut dropout = Dropout::new(settings.dropout);
 
     let checkpoint_path = run.out.join("checkpoint.safetensors");
-    let fresh = Progress { settings: json.clone(), step: 0, metrics_bytes: 0, best: None, epoch_sums: [0.; 3] };
+    let fresh = Progress { settings: json.clone(), step: 0, metrics_bytes: 0, best: None, epoch_sums: [Exact(0.); 3] };
     let restored = checkpoint::restore(&checkpoint_path, &json, parameters, &mut optimizer)?;
     let mut progress = restored.unwrap_or(fresh);
     let mut metrics = Metrics::open(&run.out.join("metrics.jsonl"), progress.metrics_bytes)?;
@@ -167,7 +167,7 @@ pub fn finetune(mut run: Run, parameters: &Parameters) -> Result<()> {
             let words = labelled.tags.len() as f64;
             for (sum, part) in progress.epoch_sums.iter_mut().zip([losses.spans * words, losses.classes * words, words])
             {
-                *sum += part;
+                sum.0 += part;
             }
             (run.on_step)(progress.step, steps, losses);
             if progress.step % settings.checkpoint_steps == 0 && progress.step < last {
@@ -204,18 +204,18 @@ fn finish_epoch(
         .and_then(|(_, readings)| readings.first())
         .map(|(_, by_corpus)| by_corpus.values().map(Counts::f1).sum::<f64>() / by_corpus.len().max(1) as f64);
     let better = match (mean, progress.best) {
-        (Some(f1), Some((best, _))) => f1 > best,
+        (Some(f1), Some((best, _))) => f1 > best.0,
         (Some(_), None) => true,
         (None, _) => epoch + 1 == run.settings.epochs,
     };
     if better {
         parameters.save_model(&run.out, run.tokenizer)?;
-        progress.best = mean.map(|f1| (f1, epoch));
+        progress.best = mean.map(|f1| (Exact(f1), epoch));
     }
     if averaged {
         optimizer.show_values()?;
     }
-    let [span_loss, class_loss, words] = std::mem::take(&mut progress.epoch_sums);
+    let [span_loss, class_loss, words] = std::mem::take(&mut progress.epoch_sums).map(|sum| sum.0);
     let mut line = serde_json::json!({
         "epoch": epoch + 1,
         "step": progress.step,
