@@ -13,6 +13,8 @@ use chemtag_training::finetune::{Run, Settings, finetune};
 use chemtag_training::parameters::Parameters;
 use tempfile::TempDir;
 
+/// The piece `[MASK]`, which stands in no example.
+const MASK: u32 = 4;
 const METRICS: &str = "metrics.jsonl";
 const MODEL: &str = "model.safetensors";
 const CHECKPOINT: &str = "checkpoint.safetensors";
@@ -57,7 +59,7 @@ impl Material {
             devel: &self.devel,
             out: folder.into(),
             tokenizer: b"{}",
-            mask: Some(support::MASK),
+            mask: Some(MASK),
             on_step: &mut |_, steps, _| (done, all) = (done + 1, steps),
             stop_before,
         };

@@ -16,11 +16,9 @@ use rand_distr::{Distribution, Normal};
 const VOCABULARY: usize = 44;
 /// More than the longest example: some rows of the position embedding are not read.
 const POSITIONS: usize = 24;
-/// The piece that stands for a masked one.
-pub const MASK: u32 = 4;
 const CLS: u32 = 2;
 const SEP: u32 = 3;
-/// First pieces of words, by what the word is. Pieces 0, 1 and MASK (padding, unknown) occur in no example.
+/// First pieces of words, by what the word is. Pieces 0, 1 and 4 (padding, unknown, mask) occur in no example.
 const ORDINARY: Range<u32> = 5..20;
 const CHEMICALS: [Range<u32>; 2] = [20..25, 25..30];
 const CONNECTORS: Range<u32> = 30..34;
