@@ -136,6 +136,10 @@ impl EncoderConfig {
         if activation != "gelu" {
             return Err(format!("activation is \"{activation}\", but only \"gelu\" (exact, by erf) is supported"));
         }
+        let positions = root.get("position_embedding_type").and_then(Value::as_str).unwrap_or("absolute");
+        if positions != "absolute" {
+            return Err(format!("position_embedding_type is \"{positions}\", but only \"absolute\" is supported"));
+        }
         let config = Self {
             architecture,
             vocab_size: size("vocab_size")?,
@@ -223,6 +227,7 @@ mod tests {
             ("n_layers", Value::Null, "n_layers"),
             ("vocab_size", Value::from(0), "vocab_size is 0"),
             ("activation", Value::from("relu"), "relu"),
+            ("position_embedding_type", Value::from("relative_key"), "relative_key"),
             ("chemtag", serde_json::json!({"sequence_pieces": 39}), "between 1 and 38"),
             ("chemtag", serde_json::json!({"sequence_piece": 39}), "sequence_piece"),
         ] {
