@@ -1,0 +1,215 @@
+//! Whole runs of fine-tuning, tiny and on the CPU: the seed determines them, an interruption leaves no trace, what does not belong together is
+//! refused, and the loop learns.
+
+mod support;
+
+use std::path::Path;
+
+use candle_core::Device;
+use chemtag::model::config::Architecture;
+use chemtag_training::dataset::Dataset;
+use chemtag_training::error::Result;
+use chemtag_training::finetune::{Run, Settings, finetune};
+use chemtag_training::parameters::Parameters;
+use tempfile::TempDir;
+
+/// The piece `[MASK]`, which stands in no example.
+const MASK: u32 = 4;
+const METRICS: &str = "metrics.jsonl";
+const MODEL: &str = "model.safetensors";
+const CHECKPOINT: &str = "checkpoint.safetensors";
+
+/// All that is random or carried from step to step is on.
+fn settings() -> Settings {
+    Settings {
+        epochs: 3,
+        batch_pieces: 80,
+        learning_rate: 3e-3,
+        dropout: 0.1,
+        mask_pieces: 0.1,
+        average_decay: 0.9,
+        seed: 1,
+        checkpoint_steps: 3,
+        ..Settings::default()
+    }
+}
+
+/// Generated data and the size of the encoder.
+struct Material {
+    layers: usize,
+    train: Dataset,
+    devel: Vec<(String, Dataset)>,
+}
+
+impl Material {
+    fn new(examples: usize) -> Self {
+        let devel = vec![("devel".into(), support::examples(40, 22)), ("other".into(), support::examples(10, 23))];
+        Self { layers: 2, train: support::examples(examples, 21), devel }
+    }
+
+    /// A run that starts, or goes on, in `folder`. Returns the steps it did and how many steps there are.
+    fn run(&self, folder: &Path, settings: Settings, stop_before: Option<usize>) -> Result<(usize, usize)> {
+        let config = support::config(Architecture::DistilBert, self.layers, 2, 8);
+        let checkpoint = support::checkpoint(&config.encoder, 7);
+        let parameters = Parameters::from_checkpoint(&checkpoint, "generated", config, settings.seed, &Device::Cpu)?;
+        let (mut done, mut all) = (0, 0);
+        let run = Run {
+            settings,
+            train: &self.train,
+            devel: &self.devel,
+            out: folder.into(),
+            tokenizer: b"{}",
+            mask: Some(MASK),
+            on_step: &mut |_, steps, _| (done, all) = (done + 1, steps),
+            stop_before,
+        };
+        finetune(run, &parameters)?;
+        Ok((done, all))
+    }
+}
+
+fn folder() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+/// The lines of metrics without the seconds, which no seed determines.
+fn metrics(folder: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(folder.join(METRICS)).unwrap();
+    let timeless = |line: &str| {
+        let kept: Vec<&str> = line.split(',').filter(|field| !field.starts_with("\"seconds\":")).collect();
+        assert_eq!(kept.len() + 1, line.split(',').count(), "one field holds the seconds: {line}");
+        kept.join(",")
+    };
+    text.lines().map(timeless).collect()
+}
+
+fn model(folder: &Path) -> Vec<u8> {
+    std::fs::read(folder.join(MODEL)).unwrap()
+}
+
+#[test]
+fn the_seed_determines_a_run() {
+    let material = Material::new(60);
+    let [first, second, other] = [1, 1, 2].map(|seed| {
+        let folder = folder();
+        material.run(folder.path(), Settings { seed, ..settings() }, None).unwrap();
+        folder
+    });
+    assert_eq!(metrics(first.path()).len(), 3);
+    assert_eq!(metrics(first.path()), metrics(second.path()));
+    assert!(model(first.path()) == model(second.path()), "the same seed gave another model");
+    assert_ne!(metrics(first.path()), metrics(other.path()));
+    assert!(model(first.path()) != model(other.path()), "another seed gave the same model");
+}
+
+#[test]
+fn an_interrupted_run_goes_on_as_if_it_had_not_stopped() {
+    let material = Material::new(60);
+    let whole = folder();
+    let (steps, of) = material.run(whole.path(), settings(), None).unwrap();
+    assert_eq!(steps, of);
+    let (in_epoch, rest) = (steps / 3, steps % 3);
+    assert!(in_epoch > 4 && rest == 0, "{steps} steps: choose data with equal epochs, so that their borders are known");
+
+    let border = in_epoch;
+    for stops in
+        [vec![0], vec![2], vec![border - 1], vec![border], vec![border + 1], vec![0, 1, border, 2 * border + 2]]
+    {
+        let folder = folder();
+        let mut done = 0;
+        for &stop in &stops {
+            done += material.run(folder.path(), settings(), Some(stop)).unwrap().0;
+            assert_eq!(done, stop);
+        }
+        done += material.run(folder.path(), settings(), None).unwrap().0;
+        assert_eq!(done, steps, "no step is done twice");
+        assert_eq!(metrics(folder.path()), metrics(whole.path()), "stopped before steps {stops:?}");
+        assert!(model(folder.path()) == model(whole.path()), "another model after stops before steps {stops:?}");
+    }
+
+    // A run that is whole has nothing left to do.
+    let before = (std::fs::read(whole.path().join(METRICS)).unwrap(), model(whole.path()));
+    assert_eq!(material.run(whole.path(), settings(), None).unwrap().0, 0);
+    assert!(before == (std::fs::read(whole.path().join(METRICS)).unwrap(), model(whole.path())));
+}
+
+/// A run that is killed leaves what it wrote after its last checkpoint.
+#[test]
+fn what_was_written_after_the_checkpoint_is_forgotten() {
+    let material = Material::new(60);
+    let (whole, killed, later) = (folder(), folder(), folder());
+    let (steps, _) = material.run(whole.path(), settings(), None).unwrap();
+    let border = steps / 3;
+    material.run(killed.path(), settings(), Some(border - 1)).unwrap();
+    material.run(later.path(), settings(), Some(border + 2)).unwrap();
+    for name in [METRICS, MODEL] {
+        std::fs::copy(later.path().join(name), killed.path().join(name)).unwrap();
+    }
+    assert_eq!(metrics(killed.path()).len(), 1);
+    material.run(killed.path(), settings(), None).unwrap();
+    assert_eq!(metrics(killed.path()), metrics(whole.path()));
+    assert!(model(killed.path()) == model(whole.path()));
+}
+
+#[test]
+fn a_checkpoint_of_other_settings_is_refused() {
+    let material = Material::new(30);
+    let folder = folder();
+    material.run(folder.path(), settings(), Some(2)).unwrap();
+    let before = std::fs::read(folder.path().join(CHECKPOINT)).unwrap();
+    let other = Settings { learning_rate: 1e-3, ..settings() };
+    let error = material.run(folder.path(), other, None).unwrap_err().to_string();
+    for part in
+        [CHECKPOINT, "belongs to a run with other settings", "\"learning_rate\":0.003", "\"learning_rate\":0.001"]
+    {
+        assert!(error.contains(part), "{part:?} is not in: {error}");
+    }
+    assert!(std::fs::read(folder.path().join(CHECKPOINT)).unwrap() == before, "the refused checkpoint is untouched");
+    material.run(folder.path(), settings(), None).unwrap();
+}
+
+#[test]
+fn a_checkpoint_that_is_damaged_or_of_another_model_is_refused() {
+    let material = Material::new(30);
+    let folder = folder();
+    material.run(folder.path(), settings(), Some(4)).unwrap();
+    let path = folder.path().join(CHECKPOINT);
+    let whole = std::fs::read(&path).unwrap();
+    let header = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+    for length in [0, 7, 8, header / 2, header, header + 1, whole.len() / 2, whole.len() - 1] {
+        std::fs::write(&path, &whole[..length]).unwrap();
+        let error = material.run(folder.path(), settings(), None).unwrap_err().to_string();
+        assert!(error.contains(CHECKPOINT) && error.contains("is damaged"), "{length} bytes: {error}");
+    }
+    // A whole file of tensors that is no checkpoint.
+    std::fs::write(&path, support::checkpoint(&support::config(Architecture::Bert, 1, 1, 8).encoder, 1)).unwrap();
+    let error = material.run(folder.path(), settings(), None).unwrap_err().to_string();
+    assert!(error.contains(CHECKPOINT) && error.contains("is no checkpoint"), "{error}");
+    // A checkpoint of the same settings and another encoder.
+    std::fs::write(&path, &whole).unwrap();
+    let deeper = Material { layers: 3, ..Material::new(30) };
+    let error = deeper.run(folder.path(), settings(), None).unwrap_err().to_string();
+    assert!(error.contains(CHECKPOINT) && error.contains("does not fit the model"), "{error}");
+
+    material.run(folder.path(), settings(), None).unwrap();
+}
+
+#[test]
+fn the_loop_learns() {
+    let material = Material::new(600);
+    let folder = folder();
+    let settings =
+        Settings { epochs: 5, batch_pieces: 150, learning_rate: 5e-3, dropout: 0., mask_pieces: 0., ..settings() };
+    material.run(folder.path(), settings, None).unwrap();
+    let text = std::fs::read_to_string(folder.path().join(METRICS)).unwrap();
+    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let (first, last) = (&lines[0], &lines[4]);
+    for loss in ["span_loss", "class_loss"] {
+        let (first, last) = (first[loss].as_f64().unwrap(), last[loss].as_f64().unwrap());
+        assert!(last < first / 10., "{loss} went from {first} to {last}");
+    }
+    for corpus in ["with-classes", "without"] {
+        let f1 = last["devel_f1_average"]["devel"][corpus].as_f64().unwrap();
+        assert!(f1 > 95., "{corpus}: F1 is {f1}");
+    }
+}
