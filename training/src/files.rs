@@ -1,6 +1,7 @@
 //! Bytes -> a file that is there whole or not at all: written beside its place, then renamed.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -10,17 +11,25 @@ use crate::error::{Error, Result};
 /// # Errors
 /// If the disk is full or the folder cannot be written; the earlier file is untouched then.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_atomically_with(path, |file| file.write_all(bytes).map_err(|e| Error::io("write", path, e)))
+}
+
+/// As [`write_atomically`], for content that `write` makes piece by piece.
+///
+/// # Errors
+/// As [`write_atomically`], and the errors of `write`.
+pub fn write_atomically_with(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(format!(".{}.tmp", std::process::id()));
     let beside = path.with_file_name(name);
-    let write = || -> std::io::Result<()> {
-        let mut file = std::fs::File::create(&beside)?;
-        file.write_all(bytes)?;
-        file.sync_all()
+    let failed = |e| Error::io("write", path, e);
+    let write_beside = || -> Result<()> {
+        let mut file = BufWriter::new(File::create(&beside).map_err(failed)?);
+        write(&mut file)?;
+        file.into_inner().map_err(|e| failed(e.into_error()))?.sync_all().map_err(failed)
     };
-    let written = write()
-        .map_err(|e| Error::io("write", path, e))
-        .and_then(|()| std::fs::rename(&beside, path).map_err(|e| Error::io("rename", path, e)));
+    let written =
+        write_beside().and_then(|()| std::fs::rename(&beside, path).map_err(|e| Error::io("rename", path, e)));
     if written.is_err() {
         // The first error is the one to report.
         let _ = std::fs::remove_file(&beside);
@@ -38,6 +47,12 @@ mod tests {
         let path = folder.path().join("a");
         write_atomically(&path, b"one").unwrap();
         write_atomically(&path, b"two").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"two");
+        let error = write_atomically_with(&path, |file| {
+            file.write_all(b"three").unwrap();
+            Err(Error::Setting("changed its mind".into()))
+        });
+        assert_eq!(error.unwrap_err().to_string(), "changed its mind");
         assert_eq!(std::fs::read(&path).unwrap(), b"two");
         assert!(write_atomically(&folder.path().join("missing/a"), b"x").is_err());
         let directory = folder.path().join("d");

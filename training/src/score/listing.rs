@@ -2,9 +2,7 @@
 //! Out: a tab-separated file with a line for every error, its span and the text around it.
 //! From: the keyword-in-context concordance (Luhn 1960), one line for every place and what stands around it.
 
-use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::ops::Range;
 use std::path::Path;
 
@@ -12,6 +10,7 @@ use super::Predicted;
 use super::border_errors::{BorderError, border_errors};
 use crate::corpus::{Document, code_point_starts};
 use crate::error::{Error, Result};
+use crate::files::write_atomically_with;
 
 /// Characters of the text shown before and after an error.
 const CONTEXT: usize = 40;
@@ -61,35 +60,22 @@ pub fn write_errors<'a>(
     path: &Path,
     scored: impl IntoIterator<Item = (&'a Document, &'a [Predicted<'a>])>,
 ) -> Result<()> {
-    let mut name = OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".{}.partial", std::process::id()));
-    let partial = path.with_file_name(name);
-    let written = write_all(&partial, scored)
-        .and_then(|()| fs::rename(&partial, path).map_err(|source| Error::io("rename", path, source)));
-    if written.is_err() {
-        // The first error is the one to tell; a partial file that was never made cannot be removed either.
-        let _ = fs::remove_file(&partial);
-    }
-    written
-}
-
-fn write_all<'a>(path: &Path, scored: impl IntoIterator<Item = (&'a Document, &'a [Predicted<'a>])>) -> Result<()> {
     let failed = |source: io::Error| Error::io("write", path, source);
-    let mut file = BufWriter::new(File::create(path).map_err(failed)?);
-    writeln!(file, "{HEADER}").map_err(failed)?;
-    for (document, predicted) in scored {
-        check_spans(document, predicted)?;
-        let errors = border_errors(&document.mentions, predicted);
-        if errors.is_empty() {
-            continue;
+    write_atomically_with(path, |file| {
+        writeln!(file, "{HEADER}").map_err(failed)?;
+        for (document, predicted) in scored {
+            check_spans(document, predicted)?;
+            let errors = border_errors(&document.mentions, predicted);
+            if errors.is_empty() {
+                continue;
+            }
+            let page = Page { document, starts: code_point_starts(&document.text) };
+            for error in &errors {
+                writeln!(file, "{}", page.row(error)).map_err(failed)?;
+            }
         }
-        let page = Page { document, starts: code_point_starts(&document.text) };
-        for error in &errors {
-            writeln!(file, "{}", page.row(error)).map_err(failed)?;
-        }
-    }
-    file.flush().map_err(failed)
+        Ok(())
+    })
 }
 
 fn check_spans(document: &Document, predicted: &[Predicted<'_>]) -> Result<()> {
@@ -166,6 +152,8 @@ fn escape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::corpus::Mention;
 
