@@ -13,65 +13,72 @@ use chemtag::batch::Batch;
 use chemtag::model::crf::{Crf, spans};
 use chemtag::model::dropout::Dropout;
 use chemtag::{Backend, CandleBackend};
+use clap::Parser;
 use serde::Serialize;
 
 use crate::batches::epoch_batches;
 use crate::checkpoint::{self, Exact, Progress};
 use crate::dataset::{Dataset, Example};
 use crate::error::{Error, Result};
+use crate::files::write_atomically;
 use crate::loss::{LabelledBatch, Losses, loss_and_gradients};
 use crate::optimizer::{AdamW, Optimizer, Schedule};
 use crate::parameters::Parameters;
 use crate::score::Counts;
 
-/// Settings of a run. They and the data determine the result on a CPU.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// Settings of a run, as the command line takes them. They and the data determine the result on a CPU.
+#[derive(Debug, Clone, PartialEq, Serialize, clap::Args)]
 pub struct Settings {
     /// Passes over the training data.
+    #[arg(long, default_value_t = 8)]
     pub epochs: usize,
     /// Most pieces of a step.
+    #[arg(long, default_value_t = 12_000)]
     pub batch_pieces: usize,
     /// Peak learning rate of the encoder.
+    #[arg(long, default_value_t = 2e-4)]
     pub learning_rate: f64,
-    /// Factor on it for the heads and the CRF.
+    /// Factor on the learning rate for the heads and the CRF.
+    #[arg(long, default_value_t = 10.)]
     pub head_factor: f64,
     /// Share of the steps that warm up.
+    #[arg(long, default_value_t = 0.06)]
     pub warmup: f64,
     /// Share of an encoder variable taken off it per unit of rate.
+    #[arg(long, default_value_t = 0.01)]
     pub weight_decay: f64,
     /// Gradients are scaled down to this global norm.
+    #[arg(long, default_value_t = 1.)]
     pub clip_norm: f64,
     /// Dropout probability.
+    #[arg(long, default_value_t = 0.1)]
     pub dropout: f64,
     /// Weight of the classes' loss beside the spans'.
+    #[arg(long, default_value_t = 0.3)]
     pub class_weight: f64,
     /// Share of the pieces that the network reads as `[MASK]`, so that it learns to use their neighbours.
+    #[arg(long, default_value_t = 0.)]
     pub mask_pieces: f64,
     /// Decay of the running average of the weights that is scored and kept; 0 to keep the weights themselves.
+    #[arg(long, default_value_t = 0.)]
     pub average_decay: f64,
-    /// Seed of the heads' first weights, the order of the batches and dropout.
+    /// Seed of all that is random: the heads' first weights, the order of the batches, dropout, masked pieces.
+    #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// Steps between checkpoints.
+    #[arg(long, default_value_t = 500)]
     pub checkpoint_steps: usize,
 }
 
 impl Default for Settings {
+    /// What an empty command line gives.
     fn default() -> Self {
-        Self {
-            epochs: 8,
-            batch_pieces: 12_000,
-            learning_rate: 2e-4,
-            head_factor: 10.,
-            warmup: 0.06,
-            weight_decay: 0.01,
-            clip_norm: 1.,
-            dropout: 0.1,
-            class_weight: 0.3,
-            mask_pieces: 0.,
-            average_decay: 0.,
-            seed: 0,
-            checkpoint_steps: 500,
+        #[derive(clap::Parser)]
+        struct CommandLine {
+            #[command(flatten)]
+            settings: Settings,
         }
+        CommandLine::parse_from([""]).settings
     }
 }
 
@@ -108,9 +115,11 @@ pub fn finetune(mut run: Run, parameters: &Parameters) -> Result<()> {
     if lengths.is_empty() || settings.epochs == 0 || settings.batch_pieces == 0 {
         return Err(Error::Setting("there is nothing to train: no examples, no epochs or no pieces in a batch".into()));
     }
+    if settings.checkpoint_steps == 0 {
+        return Err(Error::Setting("checkpoint_steps is 0, but must be at least 1".into()));
+    }
     std::fs::create_dir_all(&run.out).map_err(|e| Error::io("write", &run.out, e))?;
     let json = serde_json::to_string(&settings).map_err(|e| Error::Setting(e.to_string()))?;
-    crate::files::write_atomically(&run.out.join("settings.json"), json.as_bytes())?;
 
     // Epochs differ a little in their number of batches, since lengths are drawn apart anew.
     let epoch_steps: Vec<usize> = (0..settings.epochs)
@@ -137,6 +146,8 @@ pub fn finetune(mut run: Run, parameters: &Parameters) -> Result<()> {
     let fresh = Progress { settings: json.clone(), step: 0, metrics_bytes: 0, best: None, epoch_sums: [Exact(0.); 3] };
     let restored = checkpoint::restore(&checkpoint_path, &json, parameters, &mut optimizer)?;
     let mut progress = restored.unwrap_or(fresh);
+    // Not before: a refused run leaves the settings of the run whose folder it is.
+    write_atomically(&run.out.join("settings.json"), json.as_bytes())?;
     let mut metrics = Metrics::open(&run.out.join("metrics.jsonl"), progress.metrics_bytes)?;
     reseed(parameters.device(), &mut dropout, settings.seed, progress.step)?;
 

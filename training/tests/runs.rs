@@ -152,11 +152,27 @@ fn what_was_written_after_the_checkpoint_is_forgotten() {
 }
 
 #[test]
+fn settings_that_make_no_sense_are_refused() {
+    let material = Material::new(4);
+    for (changed, part) in [
+        (Settings { epochs: 0, ..settings() }, "nothing to train"),
+        (Settings { batch_pieces: 0, ..settings() }, "nothing to train"),
+        (Settings { checkpoint_steps: 0, ..settings() }, "checkpoint_steps is 0"),
+    ] {
+        let folder = folder();
+        let error = material.run(folder.path(), changed, None).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}
+
+#[test]
 fn a_checkpoint_of_other_settings_is_refused() {
     let material = Material::new(30);
     let folder = folder();
     material.run(folder.path(), settings(), Some(2)).unwrap();
-    let before = std::fs::read(folder.path().join(CHECKPOINT)).unwrap();
+    let files = || [CHECKPOINT, "settings.json"].map(|name| std::fs::read(folder.path().join(name)).unwrap());
+    let before = files();
     let other = Settings { learning_rate: 1e-3, ..settings() };
     let error = material.run(folder.path(), other, None).unwrap_err().to_string();
     for part in
@@ -164,7 +180,7 @@ fn a_checkpoint_of_other_settings_is_refused() {
     {
         assert!(error.contains(part), "{part:?} is not in: {error}");
     }
-    assert!(std::fs::read(folder.path().join(CHECKPOINT)).unwrap() == before, "the refused checkpoint is untouched");
+    assert!(files() == before, "a refused run leaves the folder as it was");
     material.run(folder.path(), settings(), None).unwrap();
 }
 

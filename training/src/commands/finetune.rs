@@ -33,70 +33,7 @@ pub struct Arguments {
     #[arg(long, default_value = "auto")]
     device: Device,
     #[command(flatten)]
-    settings: SettingsArguments,
-}
-
-#[derive(clap::Args)]
-struct SettingsArguments {
-    /// Passes over the training data.
-    #[arg(long, default_value_t = Settings::default().epochs)]
-    epochs: usize,
-    /// Most pieces of a step.
-    #[arg(long, default_value_t = Settings::default().batch_pieces)]
-    batch_pieces: usize,
-    /// Peak learning rate of the encoder.
-    #[arg(long, default_value_t = Settings::default().learning_rate)]
-    learning_rate: f64,
-    /// Factor on the learning rate for the heads and the CRF.
-    #[arg(long, default_value_t = Settings::default().head_factor)]
-    head_factor: f64,
-    /// Share of the steps that warm up.
-    #[arg(long, default_value_t = Settings::default().warmup)]
-    warmup: f64,
-    /// AdamW's weight decay.
-    #[arg(long, default_value_t = Settings::default().weight_decay)]
-    weight_decay: f64,
-    /// Gradients are scaled down to this global norm.
-    #[arg(long, default_value_t = Settings::default().clip_norm)]
-    clip_norm: f64,
-    /// Dropout probability.
-    #[arg(long, default_value_t = Settings::default().dropout)]
-    dropout: f64,
-    /// Weight of the classes' loss beside the spans'.
-    #[arg(long, default_value_t = Settings::default().class_weight)]
-    class_weight: f64,
-    /// Share of the pieces that are read as `[MASK]`.
-    #[arg(long, default_value_t = Settings::default().mask_pieces)]
-    mask_pieces: f64,
-    /// Decay of the running average of the weights that is kept; 0 keeps the weights themselves.
-    #[arg(long, default_value_t = Settings::default().average_decay)]
-    average_decay: f64,
-    /// Seed of all that is random.
-    #[arg(long, default_value_t = Settings::default().seed)]
-    seed: u64,
-    /// Steps between checkpoints.
-    #[arg(long, default_value_t = Settings::default().checkpoint_steps)]
-    checkpoint_steps: usize,
-}
-
-impl SettingsArguments {
-    fn settings(&self) -> Settings {
-        Settings {
-            epochs: self.epochs,
-            batch_pieces: self.batch_pieces,
-            learning_rate: self.learning_rate,
-            head_factor: self.head_factor,
-            warmup: self.warmup,
-            weight_decay: self.weight_decay,
-            clip_norm: self.clip_norm,
-            dropout: self.dropout,
-            class_weight: self.class_weight,
-            mask_pieces: self.mask_pieces,
-            average_decay: self.average_decay,
-            seed: self.seed,
-            checkpoint_steps: self.checkpoint_steps.max(1),
-        }
-    }
+    settings: Settings,
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
@@ -114,7 +51,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     let device = arguments.device.open()?;
     candle_core::cuda::set_gemm_reduced_precision_f32(true);
-    let settings = arguments.settings.settings();
+    let settings = arguments.settings.clone();
     let (weights, name) = arguments.encoder.file("model.safetensors")?;
     let parameters = Parameters::from_checkpoint(&weights, &name, start.config, settings.seed, &device)?;
 
