@@ -2,13 +2,15 @@
 //! Text goes through the product's own path; a corpus that comes with words keeps them, as in published practice, unless told otherwise.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use chemtag::{Entity, Tagger};
+use chemtag::batch::Batch;
+use chemtag::{Backend, Emissions, Entity, Model, TagOptions, Tagger};
 use serde::Serialize;
 
 use crate::corpus::Document;
-use crate::dataset::sequences;
 use crate::error::Result;
 use crate::score::{Counts, Predicted, Scores, write_errors};
 
@@ -72,8 +74,9 @@ pub fn evaluate(
     options: &Options,
     errors: Option<&Path>,
 ) -> Result<Evaluation> {
-    let tagger = tagger
-        .with_options(chemtag::TagOptions { lone_sentences: options.lone_sentences, ..tagger.options().clone() })?;
+    let pieces = Arc::new(AtomicUsize::new(0));
+    let tagger = counting(tagger, &pieces)
+        .with_options(TagOptions { lone_sentences: options.lone_sentences, ..tagger.options().clone() })?;
     let started = Instant::now();
     let entities = tag(&tagger, documents, options.retokenise)?;
     let seconds = started.elapsed().as_secs_f64();
@@ -89,13 +92,32 @@ pub fn evaluate(
     if let Some(path) = errors {
         write_errors(path, documents.iter().zip(predicted.iter().map(Vec::as_slice)))?;
     }
-    let pieces = tagger.model().tokenizer();
-    let room = tagger.model().config().tagger.sequence_pieces;
-    let count = |document: &Document| {
-        let lone = if document.words.is_some() { options.retokenise } else { options.lone_sentences };
-        sequences(document, lone, pieces, room).iter().map(|sequence| sequence.piece_ids.len()).sum::<usize>()
-    };
-    Ok(Evaluation { scores, seconds, tokens: documents.iter().map(count).sum() })
+    Ok(Evaluation { scores, seconds, tokens: pieces.load(Ordering::Relaxed) })
+}
+
+/// A model's engine that also counts the pieces it reads.
+struct Counting {
+    model: Arc<Model>,
+    pieces: Arc<AtomicUsize>,
+}
+
+impl Backend for Counting {
+    fn emissions(&self, batch: &Batch) -> chemtag::Result<Emissions> {
+        self.pieces.fetch_add(batch.pieces(), Ordering::Relaxed);
+        self.model.backend().emissions(batch)
+    }
+
+    fn describe(&self) -> String {
+        self.model.backend().describe()
+    }
+}
+
+/// A tagger on the same model that adds what it reads to `pieces`.
+fn counting(tagger: &Tagger, pieces: &Arc<AtomicUsize>) -> Tagger {
+    let model = tagger.model();
+    let backend = Counting { model: model.clone(), pieces: pieces.clone() };
+    let (config, tokenizer, crf) = (model.config().clone(), model.tokenizer().clone(), model.crf().clone());
+    Tagger::from_model(Arc::new(Model::from_parts(config, tokenizer, crf, Box::new(backend))))
 }
 
 fn tag<'d>(tagger: &Tagger, documents: &'d [Document], retokenise: bool) -> Result<Vec<Vec<Entity<'d>>>> {

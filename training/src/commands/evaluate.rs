@@ -6,6 +6,7 @@ use chemtag::{Device, LoadOptions, ModelSource, TagOptions, Tagger};
 use chemtag_training::corpus::{self, TypeFilter};
 use chemtag_training::error::{Error, Result};
 use chemtag_training::evaluate::{Options, evaluate};
+use chemtag_training::score::{Counts, Scores};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -56,10 +57,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         "{:<14} {:>9} {:>9} {:>9} {:>8} {:>9} {:>8}",
         "", "precision", "recall", "F1", "gold", "predicted", "correct"
     );
-    let classes = evaluation.scores.by_class.iter().filter(|(_, counts)| counts.gold > 0);
-    for (name, counts) in
-        [("overall", &evaluation.scores.overall)].into_iter().chain(classes.map(|(n, c)| (n.as_str(), c)))
-    {
+    for (name, counts) in rows(&evaluation.scores, &tagger.model().config().tagger.classes) {
         println!(
             "{name:<14} {:>9.2} {:>9.2} {:>9.2} {:>8} {:>9} {:>8}",
             counts.precision(),
@@ -75,4 +73,31 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         println!("{json}");
     }
     Ok(())
+}
+
+/// The rows of the table: overall, and each class that the corpus marks and the model knows. A corpus' own types, such as `CHEMICAL`, are
+/// no classes: a model that cannot give them would score 0.
+fn rows<'s>(scores: &'s Scores, classes: &[String]) -> Vec<(&'s str, &'s Counts)> {
+    let known = scores.by_class.iter().filter(|(name, counts)| counts.gold > 0 && classes.contains(name));
+    let known = known.map(|(name, counts)| (name.as_str(), counts));
+    std::iter::once(("overall", &scores.overall)).chain(known).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_models_classes_have_rows() {
+        let counts = |gold| Counts { gold, predicted: 1, correct: 0 };
+        let by_class = [("CHEMICAL", 3), ("FAMILY", 0), ("FORMULA", 2)];
+        let by_class = by_class.map(|(name, gold)| (name.to_string(), counts(gold))).into();
+        let scores = Scores { overall: counts(5), by_class };
+        let names = |classes: &[&str]| {
+            let classes: Vec<String> = classes.iter().map(|class| class.to_string()).collect();
+            rows(&scores, &classes).into_iter().map(|(name, _)| name.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&["FORMULA", "FAMILY"]), ["overall", "FORMULA"]);
+        assert_eq!(names(&[]), ["overall"]);
+    }
 }
