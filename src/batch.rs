@@ -66,6 +66,31 @@ impl Batch {
     }
 }
 
+/// Cuts sequences into runs of neighbours, each for one batch: as many as keep within `budget` pieces together, at least one.
+///
+/// ```
+/// use chemtag::batch::packs;
+///
+/// let lengths = [30, 40, 30, 5, 120, 7];
+/// assert_eq!(packs(&lengths, |&length| length, 100), [&[30, 40, 30][..], &[5], &[120], &[7]]);
+/// ```
+pub fn packs<S>(sequences: &[S], pieces: impl Fn(&S) -> usize, budget: usize) -> Vec<&[S]> {
+    let mut packs = Vec::new();
+    let (mut first, mut sum) = (0, 0);
+    for (i, sequence) in sequences.iter().enumerate() {
+        let pieces = pieces(sequence);
+        if i > first && sum + pieces > budget {
+            packs.push(&sequences[first..i]);
+            (first, sum) = (i, 0);
+        }
+        sum += pieces;
+    }
+    if first < sequences.len() {
+        packs.push(&sequences[first..]);
+    }
+    packs
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::backend::Emissions;
-use crate::batch::Batch;
+use crate::batch::{Batch, packs};
 use crate::decode::{Decoder, Mention};
 use crate::error::Result;
 use crate::sequence::{Sequence, Sequencer};
@@ -80,7 +80,7 @@ impl<'m> Pipeline<'m> {
     pub fn run(&mut self) -> Result<()> {
         let sequences = std::mem::take(&mut self.waiting);
         self.waiting_pieces = 0;
-        let packs = packs(&sequences, self.token_budget);
+        let packs = packs(&sequences, |sequence| sequence.piece_ids.len(), self.token_budget);
         let emissions: Vec<Emissions> = match packs.as_slice() {
             [one] => vec![self.model.backend().emissions(&Batch::pack(*one))?],
             many => many
@@ -110,21 +110,4 @@ impl<'m> Pipeline<'m> {
         }
         Ok(())
     }
-}
-
-/// Neighbouring sequences whose pieces keep within the budget; a sequence beyond it goes alone.
-fn packs(sequences: &[Sequence], token_budget: usize) -> Vec<&[Sequence]> {
-    let mut packs = Vec::new();
-    let (mut first, mut pieces) = (0, 0);
-    for (i, sequence) in sequences.iter().enumerate() {
-        if i > first && pieces + sequence.piece_ids.len() > token_budget {
-            packs.push(&sequences[first..i]);
-            (first, pieces) = (i, 0);
-        }
-        pieces += sequence.piece_ids.len();
-    }
-    if first < sequences.len() {
-        packs.push(&sequences[first..]);
-    }
-    packs
 }

@@ -1,6 +1,7 @@
 //! Examples -> the batches of one epoch: examples of similar length together, up to a number of pieces, in random order.
 //! The seed and the epoch's number determine everything, so that an interrupted run meets the same batches again.
 
+use chemtag::batch::packs;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -15,20 +16,8 @@ pub fn epoch_batches(lengths: &[usize], budget: usize, seed: u64, epoch: usize) 
     let mut order: Vec<(f64, usize)> =
         lengths.iter().enumerate().map(|(i, &length)| (length as f64 + random.random::<f64>() * JITTER, i)).collect();
     order.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let mut batches: Vec<Vec<usize>> = Vec::new();
-    let mut pieces = budget;
-    for (_, i) in order {
-        match batches.last_mut() {
-            Some(batch) if pieces + lengths[i] <= budget => {
-                batch.push(i);
-                pieces += lengths[i];
-            }
-            _ => {
-                batches.push(vec![i]);
-                pieces = lengths[i];
-            }
-        }
-    }
+    let packs = packs(&order, |&(_, i)| lengths[i], budget);
+    let mut batches: Vec<Vec<usize>> = packs.into_iter().map(|pack| pack.iter().map(|&(_, i)| i).collect()).collect();
     batches.shuffle(&mut random);
     batches
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use candle_core::Device;
-use chemtag::batch::Batch;
+use chemtag::batch::{Batch, packs};
 use chemtag::model::crf::{Crf, spans};
 use chemtag::model::dropout::Dropout;
 use chemtag::{Backend, CandleBackend};
@@ -261,18 +261,9 @@ pub fn evaluate_words(parameters: &Parameters, dataset: &Dataset) -> Result<Corp
     let mut order: Vec<&Example> = dataset.examples.iter().collect();
     order.sort_by_key(|example| example.piece_ids.len());
     let mut scores = CorpusScores::new();
-    let mut waiting: Vec<&Example> = Vec::new();
-    let mut pieces = 0;
-    for example in order {
-        if !waiting.is_empty() && pieces + example.piece_ids.len() > PIECES {
-            score_batch(&backend, &crf, &waiting, &dataset.corpora, &mut scores)?;
-            waiting.clear();
-            pieces = 0;
-        }
-        pieces += example.piece_ids.len();
-        waiting.push(example);
+    for pack in packs(&order, |example| example.piece_ids.len(), PIECES) {
+        score_batch(&backend, &crf, pack, &dataset.corpora, &mut scores)?;
     }
-    score_batch(&backend, &crf, &waiting, &dataset.corpora, &mut scores)?;
     Ok(scores)
 }
 
