@@ -26,6 +26,19 @@ impl Dropout {
         self.calls = 0;
     }
 
+    /// What the fused operations need to make the masks of one pass, which differ from those of any other pass since the last reseeding.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn next_pass(&mut self) -> crate::cuda::encoder::PassDropout {
+        let [low, high] = self.key;
+        let pass = crate::cuda::encoder::PassDropout {
+            probability: self.probability as f32,
+            seed: u64::from(low) | u64::from(high) << 32,
+            step: self.calls as u32,
+        };
+        self.calls += 1;
+        pass
+    }
+
     /// `x` with a random share of its values set to 0 and the others scaled to keep the mean.
     pub fn apply(&mut self, x: &Tensor) -> Result<Tensor> {
         if self.probability == 0. {

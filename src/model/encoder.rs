@@ -30,8 +30,83 @@ impl Pass<'_> {
     }
 }
 
-/// The encoder's weights on one device.
-pub struct Encoder {
+/// An encoder's weights on one device, and how they are multiplied.
+pub enum Encoder {
+    /// candle's operations on a tensor for each weight: any device, any float, the reference.
+    Tensors(TensorEncoder),
+    /// Fused operations on an NVIDIA GPU, 16-bit activations.
+    #[cfg(feature = "cuda")]
+    Fused(crate::cuda::fused::FusedEncoder),
+}
+
+impl Encoder {
+    /// Takes the encoder's tensors out of a checkpoint. 16-bit weights on a GPU are read by the fused operations, all others by candle's.
+    ///
+    /// # Errors
+    /// If one is missing or its shape does not fit `config`.
+    pub fn load(weights: &Weights, config: &EncoderConfig) -> Result<Self> {
+        #[cfg(feature = "cuda")]
+        if let Some(fused) = crate::cuda::fused::FusedEncoder::load(weights, config)? {
+            return Ok(Encoder::Fused(fused));
+        }
+        Ok(Encoder::Tensors(TensorEncoder::load(weights, config)?))
+    }
+
+    /// On one f32 tensor that holds all weights, laid out as [`super::layout::EncoderLayout`] says. If that is a variable, the hidden states of a training pass
+    /// are a differentiable function of it.
+    ///
+    /// # Errors
+    /// If the tensor is not on a GPU or of another length.
+    #[cfg_attr(not(feature = "cuda"), allow(unused_variables))]
+    pub fn on_flat(weights: &Tensor, config: &EncoderConfig) -> Result<Self> {
+        #[cfg(feature = "cuda")]
+        return Ok(Encoder::Fused(crate::cuda::fused::FusedEncoder::on_flat(weights, config)?));
+        #[cfg(not(feature = "cuda"))]
+        Err(crate::Error::Device("this build has no CUDA: build with `--features cuda`".into()))
+    }
+
+    /// The sizes it was loaded with.
+    pub fn config(&self) -> &EncoderConfig {
+        match self {
+            Encoder::Tensors(encoder) => &encoder.config,
+            #[cfg(feature = "cuda")]
+            Encoder::Fused(encoder) => encoder.config(),
+        }
+    }
+
+    /// Where its weights lie.
+    pub fn device(&self) -> &Device {
+        match self {
+            Encoder::Tensors(encoder) => encoder.word_embeddings.device(),
+            #[cfg(feature = "cuda")]
+            Encoder::Fused(encoder) => encoder.device(),
+        }
+    }
+
+    /// Number format of its hidden states.
+    pub fn dtype(&self) -> DType {
+        match self {
+            Encoder::Tensors(encoder) => encoder.word_embeddings.dtype(),
+            #[cfg(feature = "cuda")]
+            Encoder::Fused(encoder) => encoder.dtype(),
+        }
+    }
+
+    /// Hidden states [pieces, hidden] of a packed batch with at least one piece.
+    ///
+    /// # Errors
+    /// If the tensor library fails, out of memory included.
+    pub fn forward(&self, batch: &Batch, pass: &mut Pass) -> Result<Tensor> {
+        match self {
+            Encoder::Tensors(encoder) => encoder.forward(batch, pass),
+            #[cfg(feature = "cuda")]
+            Encoder::Fused(encoder) => encoder.forward(batch, pass),
+        }
+    }
+}
+
+/// A tensor for each of the encoder's weights.
+pub struct TensorEncoder {
     config: EncoderConfig,
     word_embeddings: Tensor,
     position_embeddings: Tensor,
@@ -73,6 +148,11 @@ impl Linear {
             weight: tensor(&format!("{name}.weight"), &[output, input])?,
             bias: tensor(&format!("{name}.bias"), &[output])?,
         })
+    }
+
+    /// Number format of the weights.
+    pub fn dtype(&self) -> DType {
+        self.weight.dtype()
     }
 
     /// `x`: [rows, in] -> [rows, out].
@@ -173,12 +253,12 @@ impl Layer {
     }
 }
 
-impl Encoder {
+impl TensorEncoder {
     /// Takes the encoder's tensors out of a checkpoint.
     ///
     /// # Errors
     /// If one is missing or its shape does not fit `config`.
-    pub fn load(weights: &Weights, config: &EncoderConfig) -> Result<Self> {
+    fn load(weights: &Weights, config: &EncoderConfig) -> Result<Self> {
         let table = |name: &str, rows: usize| {
             weights.encoder_tensor(&format!("embeddings.{name}_embeddings.weight"), &[rows, config.hidden])
         };
@@ -196,28 +276,13 @@ impl Encoder {
         })
     }
 
-    /// The sizes it was loaded with.
-    pub fn config(&self) -> &EncoderConfig {
-        &self.config
-    }
-
-    /// Where its weights lie.
-    pub fn device(&self) -> &Device {
-        self.word_embeddings.device()
-    }
-
-    /// Number format of its weights and hidden states.
-    pub fn dtype(&self) -> DType {
-        self.word_embeddings.dtype()
-    }
-
     /// Hidden states [pieces, hidden] of a packed batch with at least one piece.
     ///
     /// # Errors
     /// If the tensor library fails, out of memory included.
-    pub fn forward(&self, batch: &Batch, pass: &mut Pass) -> Result<Tensor> {
-        let device = self.device();
-        let plan = AttentionPlan::new(&batch.cu_seqlens, self.dtype(), device)?;
+    fn forward(&self, batch: &Batch, pass: &mut Pass) -> Result<Tensor> {
+        let device = self.word_embeddings.device();
+        let plan = AttentionPlan::new(&batch.cu_seqlens, self.word_embeddings.dtype(), device)?;
         let ids = Tensor::new(batch.piece_ids.as_slice(), device)?;
         let positions = Tensor::new(batch.positions.as_slice(), device)?;
         let mut x =

@@ -5,7 +5,7 @@
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp3, D, Layout, Result, Shape, Storage, Tensor, bail};
 
-type Backward1 = Box<dyn Fn(&Tensor) -> Result<Tensor> + Send + Sync>;
+pub(crate) type Backward1 = Box<dyn Fn(&Tensor) -> Result<Tensor> + Send + Sync>;
 
 /// A result that is known already, and how the gradient of it becomes the gradient of its argument.
 struct Known {
@@ -14,7 +14,7 @@ struct Known {
 }
 
 /// `result`, a contiguous tensor computed from `argument` without a graph, as a differentiable function of it.
-fn known(argument: &Tensor, result: Tensor, backward: Backward1) -> Result<Tensor> {
+pub(crate) fn known(argument: &Tensor, result: Tensor, backward: Backward1) -> Result<Tensor> {
     argument.apply_op1(Known { result, backward })
 }
 

@@ -56,14 +56,26 @@ impl Network {
     /// # Errors
     /// If one is missing or its shape does not fit `config`.
     pub fn load(weights: &Weights, config: &ModelConfig) -> Result<Self> {
+        Self::on(Encoder::load(weights, &config.encoder)?, weights, config)
+    }
+
+    fn on(encoder: Encoder, weights: &Weights, config: &ModelConfig) -> Result<Self> {
         let hidden = config.encoder.hidden;
         let head = |name, outputs| Linear::load(|n, s| weights.tensor(n, s), name, hidden, outputs);
         let classes = config.tagger.classes.len();
         Ok(Self {
-            encoder: Encoder::load(weights, &config.encoder)?,
+            encoder,
             span_head: head(names::SPAN_HEAD, TAGS)?,
             class_head: (classes > 0).then(|| head(names::CLASS_HEAD, classes)).transpose()?,
         })
+    }
+
+    /// The network on an encoder whose weights are one tensor ([`Encoder::on_flat`]); the heads are `weights`' tensors.
+    ///
+    /// # Errors
+    /// As [`Encoder::on_flat`], or if a head's tensor is missing or does not fit `config`.
+    pub fn on_flat_encoder(encoder: &Tensor, weights: &Weights, config: &ModelConfig) -> Result<Self> {
+        Self::on(Encoder::on_flat(encoder, &config.encoder)?, weights, config)
     }
 
     /// The encoder below the heads.
@@ -79,6 +91,7 @@ impl Network {
         let hidden = self.encoder.forward(batch, pass)?;
         let starts: Vec<Option<u32>> = batch.word_starts.iter().map(|&start| Some(start)).collect();
         let words = RowGather::new(&starts, batch.pieces(), hidden.device())?.apply(&hidden)?;
+        let words = words.to_dtype(self.span_head.dtype())?;
         let words = pass.dropout(words)?;
         Ok(HeadOutput {
             emissions: self.span_head.forward(&words)?,

@@ -3,8 +3,6 @@
 //! Resumable at any checkpoint with the same curve; writes settings, metrics.jsonl and the model's folder.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -21,6 +19,7 @@ use crate::checkpoint::{self, Exact, Progress};
 use crate::dataset::{Dataset, Example};
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
+use crate::metrics::Metrics;
 use crate::loss::{LabelledBatch, Losses, loss_and_gradients};
 use crate::optimizer::{AdamW, Optimizer, Schedule};
 use crate::parameters::Parameters;
@@ -126,7 +125,7 @@ pub fn finetune(mut run: Run, parameters: &Parameters) -> Result<()> {
         .map(|epoch| epoch_batches(&lengths, settings.batch_pieces, settings.seed, epoch).len())
         .collect();
     let steps = epoch_steps.iter().sum();
-    let schedule = Schedule { peak: settings.learning_rate, steps, warmup: settings.warmup };
+    let schedule = Schedule { peak: settings.learning_rate, steps, warmup: settings.warmup, flat: 0. };
     if settings.mask_pieces > 0. && run.mask.is_none() {
         return Err(Error::Setting("pieces shall be masked, but the tokenizer has no piece [MASK]".into()));
     }
@@ -138,7 +137,7 @@ pub fn finetune(mut run: Run, parameters: &Parameters) -> Result<()> {
     };
     let head = |name: &str| !["distilbert.", "bert."].iter().any(|prefix| name.starts_with(prefix));
     let scale = |name: &str| if head(name) { settings.head_factor } else { 1. };
-    let mut optimizer = Optimizer::new(adamw, parameters.variables(), scale)?;
+    let mut optimizer = Optimizer::of(adamw, parameters, scale)?;
     let network = parameters.network()?;
     let mut dropout = Dropout::new(settings.dropout);
 
@@ -173,7 +172,7 @@ pub fn finetune(mut run: Run, parameters: &Parameters) -> Result<()> {
             }
             let (losses, gradients) =
                 loss_and_gradients(parameters, &network, &labelled, &mut dropout, settings.class_weight)?;
-            optimizer.step(&gradients, schedule.rate(progress.step))?;
+            optimizer.step(|variable| gradients.get(variable).cloned(), schedule.rate(progress.step))?;
             progress.step += 1;
             let words = labelled.tags.len() as f64;
             for (sum, part) in progress.epoch_sums.iter_mut().zip([losses.spans * words, losses.classes * words, words])
@@ -298,7 +297,7 @@ fn save(
     parameters: &Parameters,
     optimizer: &Optimizer,
 ) -> Result<()> {
-    progress.metrics_bytes = metrics.bytes;
+    progress.metrics_bytes = metrics.bytes();
     checkpoint::save(path, progress, parameters, optimizer)
 }
 
@@ -310,30 +309,4 @@ fn reseed(device: &Device, dropout: &mut Dropout, seed: u64, step: usize) -> Res
     }
     dropout.reseed(mixed);
     Ok(())
-}
-
-/// `metrics.jsonl`, cut back to what a checkpoint knows of when a run is resumed.
-struct Metrics {
-    path: PathBuf,
-    file: File,
-    bytes: u64,
-}
-
-impl Metrics {
-    fn open(path: &Path, bytes: u64) -> Result<Self> {
-        let open = || -> std::io::Result<File> {
-            let mut file = File::options().create(true).truncate(false).write(true).open(path)?;
-            file.set_len(bytes)?;
-            file.seek(SeekFrom::End(0))?;
-            Ok(file)
-        };
-        Ok(Self { path: path.into(), file: open().map_err(|e| Error::io("write", path, e))?, bytes })
-    }
-
-    fn write(&mut self, line: &serde_json::Value) -> Result<()> {
-        let line = format!("{line}\n");
-        self.file.write_all(line.as_bytes()).map_err(|e| Error::io("write", &self.path, e))?;
-        self.bytes += line.len() as u64;
-        Ok(())
-    }
 }

@@ -17,7 +17,7 @@ pub struct AdamW {
     pub beta2: f64,
     /// Added to the root of the mean of the squares.
     pub epsilon: f64,
-    /// Share of a variable taken off it per unit of rate.
+    /// Share of a matrix taken off it per unit of rate.
     pub weight_decay: f64,
     /// Gradients are scaled down to this global norm.
     pub clip_norm: f64,
@@ -31,7 +31,7 @@ impl Default for AdamW {
     }
 }
 
-/// Learning rate at a step: linear warm-up, then linear decay to 2 % of the peak.
+/// Learning rate at a step: linear warm-up, the peak for a while, then a linear decay to 2 % of the peak.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Schedule {
     /// Highest rate.
@@ -40,6 +40,8 @@ pub struct Schedule {
     pub steps: usize,
     /// Share of the steps that warm up.
     pub warmup: f64,
+    /// Share of the steps after which the rate begins to fall, if it has reached its peak; 0 for a line from the peak at the first step to the end.
+    pub flat: f64,
 }
 
 impl Schedule {
@@ -47,14 +49,17 @@ impl Schedule {
     pub fn rate(&self, step: usize) -> f64 {
         let progress = step as f64 / self.steps as f64;
         let rise = (step + 1) as f64 / (self.warmup * self.steps as f64).max(1.);
-        self.peak * rise.min(1.) * (1. - progress).max(0.02)
+        let fall = ((1. - progress) / (1. - self.flat)).min(1.);
+        self.peak * rise.min(1.) * fall.max(0.02)
     }
 }
 
-/// Variables of one rate, laid end to end: a step is a dozen operations on long vectors instead of a dozen for each variable.
+/// Variables of one rate and one decay, laid end to end: a step is a dozen operations on long vectors instead of a dozen for each variable.
 struct Group {
     /// Factor on the rate.
     scale: f64,
+    /// Whether weights decay: matrices do, biases and LayerNorms do not.
+    decays: bool,
     variables: Vec<Var>,
     /// The variables' values, filled up with zeros to whole rows of [`ROW`].
     values: Tensor,
@@ -79,6 +84,8 @@ fn flatten(tensors: &[Tensor]) -> Result<Tensor> {
 pub struct Optimizer {
     settings: AdamW,
     step: usize,
+    /// Norm of the last step's gradients.
+    norm: f64,
     groups: Vec<Group>,
 }
 
@@ -88,44 +95,45 @@ impl Optimizer {
     /// # Errors
     /// If there are no variables or the device fails.
     pub fn new(settings: AdamW, variables: &BTreeMap<String, Var>, scale: impl Fn(&str) -> f64) -> Result<Self> {
-        let mut groups: Vec<(f64, Vec<Var>)> = Vec::new();
+        let mut groups: Vec<((f64, bool), Vec<Var>)> = Vec::new();
         for (name, variable) in variables {
-            let scale = scale(name);
-            match groups.iter_mut().find(|(known, _)| *known == scale) {
+            let kind = (scale(name), variable.rank() > 1);
+            match groups.iter_mut().find(|(known, _)| *known == kind) {
                 Some((_, members)) => members.push(variable.clone()),
-                None => groups.push((scale, vec![variable.clone()])),
+                None => groups.push((kind, vec![variable.clone()])),
             }
         }
-        let groups = groups.into_iter().map(|(scale, variables)| {
+        let groups = groups.into_iter().map(|((scale, decays), variables)| {
             let values = flatten(&variables.iter().map(|v| v.as_tensor().clone()).collect::<Vec<_>>())?;
             let zeros = values.zeros_like()?;
-            Ok(Group { scale, variables, mean: zeros.clone(), square: zeros, average: values.clone(), values })
+            let (mean, square, average) = (zeros.clone(), zeros, values.clone());
+            Ok(Group { scale, decays, variables, mean, square, average, values })
         });
-        Ok(Self { settings, step: 0, groups: groups.collect::<Result<_>>()? })
+        Ok(Self { settings, step: 0, norm: 0., groups: groups.collect::<Result<_>>()? })
     }
 
-    /// One step at learning rate `rate`. A variable without a gradient has a gradient of zero. Returns the gradients' global norm before clipping.
+    /// One step at learning rate `rate`; `gradient` gives a variable's. A variable without one has a gradient of zero.
     ///
     /// # Errors
     /// [`Error::Diverged`] if the norm is not finite; nothing has changed then.
-    pub fn step(&mut self, gradients: &GradStore, rate: f64) -> Result<f64> {
+    pub fn step(&mut self, gradient: impl Fn(&Var) -> Option<Tensor>, rate: f64) -> Result<()> {
         let mut flat = Vec::with_capacity(self.groups.len());
         let mut squares = Vec::with_capacity(self.groups.len());
         for group in &self.groups {
-            let own = group.variables.iter().map(|variable| match gradients.get(variable) {
-                Some(gradient) => Ok(gradient.clone()),
+            let own = group.variables.iter().map(|variable| match gradient(variable) {
+                Some(gradient) => Ok(gradient),
                 None => variable.as_tensor().zeros_like(),
             });
             let gradient = flatten(&own.collect::<candle_core::Result<Vec<_>>>()?)?;
             squares.push(gradient.sqr()?.sum(1)?.sum_all()?);
             flat.push(gradient);
         }
-        let norm = f64::from(Tensor::stack(&squares, 0)?.sum_all()?.to_dtype(DType::F32)?.to_scalar::<f32>()?).sqrt();
-        if !norm.is_finite() {
+        self.norm = f64::from(Tensor::stack(&squares, 0)?.sum_all()?.to_dtype(DType::F32)?.to_scalar::<f32>()?).sqrt();
+        if !self.norm.is_finite() {
             return Err(Error::Diverged { step: self.step });
         }
         let AdamW { beta1, beta2, epsilon, weight_decay, clip_norm, average_decay } = self.settings;
-        let clip = (clip_norm / (norm + 1e-6)).min(1.);
+        let clip = (clip_norm / (self.norm + 1e-6)).min(1.);
         self.step += 1;
         let decay = average_decay.min((1. + self.step as f64) / (10. + self.step as f64));
         let correct1 = 1. - beta1.powi(self.step as i32);
@@ -136,13 +144,19 @@ impl Optimizer {
             let rate = rate * group.scale;
             let root = ((&group.square / correct2)?.sqrt()? + epsilon)?;
             let change = ((&group.mean / root)? * (rate / correct1))?;
-            group.values = ((&group.values * (1. - rate * weight_decay))? - change)?;
+            let kept = if group.decays { 1. - rate * weight_decay } else { 1. };
+            group.values = ((&group.values * kept)? - change)?;
             if average_decay > 0. {
                 group.average = ((&group.average * decay)? + (&group.values * (1. - decay))?)?;
             }
             group.write_variables(&group.values)?;
         }
-        Ok(norm)
+        Ok(())
+    }
+
+    /// Global norm of the last step's gradients before clipping.
+    pub fn norm(&self) -> f64 {
+        self.norm
     }
 
     /// Gives the variables the running average of their values, to evaluate or keep it.
@@ -214,11 +228,14 @@ mod tests {
 
     #[test]
     fn the_rate_rises_then_falls() {
-        let schedule = Schedule { peak: 1., steps: 100, warmup: 0.1 };
+        let schedule = Schedule { peak: 1., steps: 100, warmup: 0.1, flat: 0. };
         assert!((schedule.rate(0) - 0.1).abs() < 1e-9);
         assert!(schedule.rate(9) > 0.9 && schedule.rate(9) > schedule.rate(50));
         assert!((schedule.rate(50) - 0.5).abs() < 1e-9);
         assert!((schedule.rate(99) - 0.02).abs() < 1e-9);
+        let flat = Schedule { flat: 0.2, ..schedule };
+        assert!((flat.rate(10) - 1.).abs() < 1e-9 && (flat.rate(20) - 1.).abs() < 1e-9);
+        assert!((flat.rate(60) - 0.5).abs() < 1e-9);
     }
 
     /// candle-nn's AdamW is the oracle, where nothing is clipped.
@@ -234,7 +251,8 @@ mod tests {
         )?;
         for _ in 0..5 {
             let loss = |x: &Var| x.as_tensor().powf(3.)?.sum_all();
-            optimizer.step(&loss(&ours)?.backward()?, 0.1)?;
+            let gradients = loss(&ours)?.backward()?;
+            optimizer.step(|variable| gradients.get(variable).cloned(), 0.1)?;
             oracle.step(&loss(&candles)?.backward()?)?;
         }
         for (a, b) in ours.to_vec1::<f32>()?.into_iter().zip(candles.to_vec1::<f32>()?) {
@@ -249,7 +267,9 @@ mod tests {
         let settings = AdamW { beta1: 0., beta2: 0., epsilon: 1., weight_decay: 0., clip_norm: 1., average_decay: 0. };
         let mut optimizer = Optimizer::new(settings, &BTreeMap::from([("x".into(), x.clone())]), |_| 1.)?;
         // The gradient is 2 x = (6, 8), of norm 10; clipped it is (0.6, 0.8).
-        let norm = optimizer.step(&x.sqr()?.sum_all()?.backward()?, 1.)?;
+        let gradients = x.sqr()?.sum_all()?.backward()?;
+        optimizer.step(|variable| gradients.get(variable).cloned(), 1.)?;
+        let norm = optimizer.norm();
         assert!((norm - 10.).abs() < 1e-5);
         let expected = [3. - 0.6 / 1.6, 4. - 0.8 / 1.8];
         for (found, expected) in x.to_vec1::<f32>()?.into_iter().zip(expected) {
@@ -257,7 +277,7 @@ mod tests {
         }
         let before = x.to_vec1::<f32>()?;
         let infinite = (x.as_tensor() * f64::INFINITY)?.sum_all()?.backward()?;
-        assert!(matches!(optimizer.step(&infinite, 1.), Err(Error::Diverged { step: 1 })));
+        assert!(matches!(optimizer.step(|variable| infinite.get(variable).cloned(), 1.), Err(Error::Diverged { step: 1 })));
         assert_eq!(x.to_vec1::<f32>()?, before);
         Ok(())
     }
@@ -269,7 +289,8 @@ mod tests {
         let mut optimizer = Optimizer::new(settings, &BTreeMap::from([("x".into(), x.clone())]), |_| 1.)?;
         let mut average = 1.;
         for step in 1..=20 {
-            optimizer.step(&x.sqr()?.sum_all()?.backward()?, 0.1)?;
+            let gradients = x.sqr()?.sum_all()?.backward()?;
+            optimizer.step(|variable| gradients.get(variable).cloned(), 0.1)?;
             let decay = f32::min(0.5, (1. + step as f32) / (10. + step as f32));
             average = average * decay + x.to_vec1::<f32>()?[0] * (1. - decay);
         }

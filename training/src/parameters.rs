@@ -1,4 +1,4 @@
-//! Everything that is trained, by Hugging Face's tensor names: an encoder's checkpoint and the heads on it, as f32 variables.
+//! Everything that is trained: an encoder's checkpoint and the heads on it, as f32 variables; Hugging Face's tensor names in files.
 //! Out again: a model folder that the product loads (config.json, tokenizer.json, model.safetensors in f16).
 
 use std::collections::{BTreeMap, HashMap};
@@ -7,6 +7,8 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor, Var};
 use chemtag::model::config::{Architecture, ModelConfig};
 use chemtag::model::crf::{Crf, TAGS};
+use chemtag::model::encoder::Encoder;
+use chemtag::model::layout::EncoderLayout;
 use chemtag::model::weights::Weights;
 use chemtag::model::{Network, load_crf, names};
 use rand::SeedableRng;
@@ -18,52 +20,82 @@ use crate::files::write_atomically;
 
 /// Standard deviation of the heads' first weights, as in BERT.
 const INITIAL_DEVIATION: f64 = 0.02;
+/// Name of the variable that holds the whole encoder where it is one.
+pub const ENCODER: &str = "encoder";
+
+/// What stands on the encoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// Span head, CRF and class head.
+    Tagging,
+    /// Hugging Face's masked-language-model head; its output matrix is the word embeddings.
+    MaskedLm,
+}
 
 /// The variables of one model.
 pub struct Parameters {
     config: ModelConfig,
     device: Device,
+    /// Where the encoder's tensors lie in the variable [`ENCODER`], if that is how they are kept.
+    layout: Option<EncoderLayout>,
     variables: BTreeMap<String, Var>,
 }
 
 impl Parameters {
-    /// Starts from an encoder's checkpoint. Heads that it lacks are drawn from `seed`; tensors that the tagger does not use are left out.
+    /// Starts from an encoder's checkpoint. Heads that it lacks are drawn from `seed`; tensors that the task does not use are left out.
+    /// On a GPU the encoder is one variable, as the fused operations want it, elsewhere each of its tensors is one.
     ///
     /// # Errors
     /// If the checkpoint lacks a tensor or one has another shape than `config` asks for.
-    pub fn from_checkpoint(bytes: &[u8], file: &str, config: ModelConfig, seed: u64, device: &Device) -> Result<Self> {
+    pub fn from_checkpoint(
+        bytes: &[u8],
+        file: &str,
+        config: ModelConfig,
+        task: Task,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Self> {
         let weights = Weights::from_safetensors(bytes, file, DType::F32, &Device::Cpu)?;
-        let prefix = match config.encoder.architecture {
-            Architecture::DistilBert => "distilbert.",
-            Architecture::Bert => "bert.",
-        };
-        let mut variables = BTreeMap::new();
-        let mut keep = |name: String, tensor: &Tensor| -> Result<()> {
-            variables.insert(name, Var::from_tensor(&tensor.to_device(device)?)?);
-            Ok(())
-        };
-        for (name, tensor) in weights.tensors() {
-            if let Some(own) = name.strip_prefix(weights.prefix())
-                && ["embeddings.", "transformer.layer.", "encoder.layer."].iter().any(|part| own.starts_with(part))
-            {
-                keep(format!("{prefix}{own}"), tensor)?;
-            }
+        let layout = EncoderLayout::new(&config.encoder);
+        let prefix = prefix(&config);
+        let mut tensors = HashMap::new();
+        for place in layout.places() {
+            let tensor = weights.encoder_tensor(&place.name, &place.shape)?;
+            tensors.insert(format!("{prefix}{}", place.name), tensor);
         }
         let mut random = ChaCha8Rng::seed_from_u64(seed);
-        for (name, shape) in head_shapes(&config) {
-            let tensor = match weights.contains(&name) {
-                true => weights.tensor(&name, &shape)?,
+        let heads = head_shapes(&config, task);
+        for (name, shape) in &heads {
+            let tensor = match weights.contains(name) {
+                true => weights.tensor(name, shape)?,
                 false if shape.len() == 2 && name.ends_with(".weight") => {
                     let normal = Normal::new(0., INITIAL_DEVIATION).map_err(|e| Error::Setting(e.to_string()))?;
                     let numbers = normal.sample_iter(&mut random).take(shape.iter().product());
-                    Tensor::from_vec(numbers.map(|n| n as f32).collect(), shape, &Device::Cpu)?
+                    Tensor::from_vec(numbers.map(|n| n as f32).collect(), shape.as_slice(), &Device::Cpu)?
                 }
-                false => Tensor::zeros(shape, DType::F32, &Device::Cpu)?,
+                false if is_norm(name) => Tensor::ones(shape.as_slice(), DType::F32, &Device::Cpu)?,
+                false => Tensor::zeros(shape.as_slice(), DType::F32, &Device::Cpu)?,
             };
-            keep(name, &tensor)?;
+            tensors.insert(name.clone(), tensor);
         }
-        let parameters = Self { config, device: device.clone(), variables };
-        parameters.network()?;
+        let mut variables = BTreeMap::new();
+        let mut variable = |name: &str, shape: &[usize]| -> Result<()> {
+            variables.insert(name.into(), Var::zeros(shape, DType::F32, device)?);
+            Ok(())
+        };
+        for (name, shape) in &heads {
+            variable(name, shape)?;
+        }
+        let layout = device.is_cuda().then_some(layout);
+        match &layout {
+            Some(layout) => variable(ENCODER, &[layout.elements()])?,
+            None => EncoderLayout::new(&config.encoder)
+                .places()
+                .iter()
+                .try_for_each(|place| variable(&format!("{prefix}{}", place.name), &place.shape))?,
+        }
+        let parameters = Self { config, device: device.clone(), layout, variables };
+        parameters.set(&tensors)?;
         Ok(parameters)
     }
 
@@ -82,12 +114,32 @@ impl Parameters {
         &self.variables
     }
 
-    /// The network on these variables: what trains them changes it.
+    /// Places of the encoder's tensors in the variable [`ENCODER`]; `None` where each is a variable of its own.
+    pub fn layout(&self) -> Option<&EncoderLayout> {
+        self.layout.as_ref()
+    }
+
+    /// The tagger's network on these variables: what trains them changes it.
     ///
     /// # Errors
-    /// If a variable is missing or of another shape.
+    /// If the parameters are another task's.
     pub fn network(&self) -> Result<Network> {
-        Ok(Network::load(&self.weights(), &self.config)?)
+        let weights = self.weights()?;
+        Ok(match self.variables.get(ENCODER) {
+            Some(encoder) => Network::on_flat_encoder(encoder.as_tensor(), &weights, &self.config)?,
+            None => Network::load(&weights, &self.config)?,
+        })
+    }
+
+    /// The encoder on these variables.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn encoder(&self) -> Result<Encoder> {
+        Ok(match self.variables.get(ENCODER) {
+            Some(encoder) => Encoder::on_flat(encoder.as_tensor(), &self.config.encoder)?,
+            None => Encoder::load(&self.weights()?, &self.config.encoder)?,
+        })
     }
 
     /// The CRF's scores as they are now.
@@ -95,13 +147,33 @@ impl Parameters {
     /// # Errors
     /// If the device fails.
     pub fn crf(&self) -> Result<Crf> {
-        Ok(load_crf(&self.weights())?)
+        Ok(load_crf(&self.weights()?)?)
     }
 
-    fn weights(&self) -> Weights {
-        let tensors: HashMap<String, Tensor> =
-            self.variables.iter().map(|(name, variable)| (name.clone(), variable.as_tensor().clone())).collect();
-        Weights::from_tensors(tensors, "the model in training")
+    /// The tensors that the variables hold, by the checkpoint's names.
+    fn tensors(&self) -> Result<HashMap<String, Tensor>> {
+        let mut tensors = HashMap::new();
+        for (name, variable) in &self.variables {
+            match &self.layout {
+                Some(layout) if name == ENCODER => {
+                    for place in layout.places() {
+                        let part = variable.narrow(0, place.range.start, place.range.len())?;
+                        tensors.insert(
+                            format!("{}{}", prefix(&self.config), place.name),
+                            part.reshape(place.shape.as_slice())?,
+                        );
+                    }
+                }
+                _ => {
+                    tensors.insert(name.clone(), variable.as_tensor().clone());
+                }
+            }
+        }
+        Ok(tensors)
+    }
+
+    fn weights(&self) -> Result<Weights> {
+        Ok(Weights::from_tensors(self.tensors()?, "the model in training"))
     }
 
     /// Sets variables to the tensors of these names.
@@ -109,21 +181,37 @@ impl Parameters {
     /// # Errors
     /// If one is missing or of another shape.
     pub fn set(&self, tensors: &HashMap<String, Tensor>) -> Result<()> {
+        let find = |name: &str| {
+            let tensor = tensors.get(name).ok_or_else(|| Error::Setting(format!("tensor {name} is missing")));
+            Ok::<_, Error>(tensor?.to_dtype(DType::F32)?)
+        };
         for (name, variable) in &self.variables {
-            let tensor = tensors.get(name).ok_or_else(|| Error::Setting(format!("tensor {name} is missing")))?;
-            variable.set(&tensor.to_device(&self.device)?.to_dtype(DType::F32)?)?;
+            match &self.layout {
+                Some(layout) if name == ENCODER => {
+                    let mut flat = vec![0f32; layout.elements()];
+                    for place in layout.places() {
+                        let name = format!("{}{}", prefix(&self.config), place.name);
+                        let values: Vec<f32> = find(&name)?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1()?;
+                        flat.get_mut(place.range.clone())
+                            .filter(|part| part.len() == values.len())
+                            .ok_or_else(|| Error::Setting(format!("tensor {name} has another size")))?
+                            .copy_from_slice(&values);
+                    }
+                    variable.set(&Tensor::from_vec(flat, layout.elements(), &self.device)?)?;
+                }
+                _ => variable.set(&find(name)?.to_device(&self.device)?)?,
+            }
         }
         Ok(())
     }
 
-    /// Copies of the variables' values on the CPU.
+    /// Copies of the variables' values on the CPU, by the checkpoint's names.
     ///
     /// # Errors
     /// If the device fails.
     pub fn values(&self, dtype: DType) -> Result<HashMap<String, Tensor>> {
-        let value = |variable: &Var| variable.as_tensor().detach().to_dtype(dtype)?.to_device(&Device::Cpu)?.copy();
-        let values = self.variables.iter().map(|(name, variable)| Ok((name.clone(), value(variable)?)));
-        Ok(values.collect::<candle_core::Result<_>>()?)
+        let value = |tensor: Tensor| tensor.detach().to_dtype(dtype)?.to_device(&Device::Cpu)?.copy();
+        self.tensors()?.into_iter().map(|(name, tensor)| Ok((name, value(tensor)?))).collect()
     }
 
     /// Writes the model's folder: configuration, tokenizer (as given) and weights in f16.
@@ -141,6 +229,14 @@ impl Parameters {
     }
 }
 
+/// Hugging Face's prefix of the encoder's tensors.
+pub fn prefix(config: &ModelConfig) -> &'static str {
+    match config.encoder.architecture {
+        Architecture::DistilBert => "distilbert.",
+        Architecture::Bert => "bert.",
+    }
+}
+
 /// Tensors as a safetensors file; the same tensors give the same bytes.
 ///
 /// # Errors
@@ -150,9 +246,47 @@ pub fn serialize(tensors: &BTreeMap<String, Tensor>) -> Result<Vec<u8>> {
     safetensors::serialize(tensors.iter(), metadata).map_err(|e| Error::Setting(e.to_string()))
 }
 
-/// Names and shapes of the heads and the CRF.
-fn head_shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
+/// Names of the masked-language-model head's tensors, as Hugging Face has them.
+pub struct MaskedLmNames {
+    /// Linear on the hidden states, GELU after it.
+    pub transform: &'static str,
+    /// LayerNorm after that.
+    pub norm: &'static str,
+    /// Bias of the output, one for each piece.
+    pub bias: &'static str,
+}
+
+/// The masked-language-model head's names in an architecture.
+pub fn masked_lm_names(architecture: Architecture) -> MaskedLmNames {
+    match architecture {
+        Architecture::DistilBert => {
+            MaskedLmNames { transform: "vocab_transform", norm: "vocab_layer_norm", bias: "vocab_projector.bias" }
+        }
+        Architecture::Bert => MaskedLmNames {
+            transform: "cls.predictions.transform.dense",
+            norm: "cls.predictions.transform.LayerNorm",
+            bias: "cls.predictions.bias",
+        },
+    }
+}
+
+fn is_norm(name: &str) -> bool {
+    name.ends_with("layer_norm.weight") || name.ends_with("LayerNorm.weight")
+}
+
+/// Names and shapes of what stands on the encoder.
+fn head_shapes(config: &ModelConfig, task: Task) -> Vec<(String, Vec<usize>)> {
     let hidden = config.encoder.hidden;
+    if task == Task::MaskedLm {
+        let MaskedLmNames { transform, norm, bias } = masked_lm_names(config.encoder.architecture);
+        return vec![
+            (format!("{transform}.weight"), vec![hidden, hidden]),
+            (format!("{transform}.bias"), vec![hidden]),
+            (format!("{norm}.weight"), vec![hidden]),
+            (format!("{norm}.bias"), vec![hidden]),
+            (bias.into(), vec![config.encoder.vocab_size]),
+        ];
+    }
     let mut shapes = vec![
         (names::CRF_START.to_string(), vec![TAGS]),
         (names::CRF_END.to_string(), vec![TAGS]),

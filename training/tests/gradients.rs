@@ -14,7 +14,7 @@ use chemtag::model::dropout::Dropout;
 use chemtag::model::encoder::Pass;
 use chemtag_training::dataset::NO_CLASS_INDEX;
 use chemtag_training::loss::{LabelledBatch, loss_and_gradients};
-use chemtag_training::parameters::Parameters;
+use chemtag_training::parameters::{Parameters, Task};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -32,7 +32,8 @@ impl Step {
     fn new(architecture: Architecture) -> Self {
         let config = support::config(architecture, 2, 2, 8);
         let checkpoint = support::checkpoint(&config.encoder, 1);
-        let parameters = Parameters::from_checkpoint(&checkpoint, "generated", config, 2, &Device::Cpu).unwrap();
+        let parameters =
+            Parameters::from_checkpoint(&checkpoint, "generated", config, Task::Tagging, 2, &Device::Cpu).unwrap();
         // Heads at their first, small values would let little of the gradient through to the encoder.
         let mut random = ChaCha8Rng::seed_from_u64(3);
         for (_, variable) in parameters.variables().iter().filter(|(name, _)| !name.contains("bert.")) {

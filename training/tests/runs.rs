@@ -10,7 +10,7 @@ use chemtag::model::config::Architecture;
 use chemtag_training::dataset::Dataset;
 use chemtag_training::error::Result;
 use chemtag_training::finetune::{Run, Settings, finetune};
-use chemtag_training::parameters::Parameters;
+use chemtag_training::parameters::{Parameters, Task};
 use tempfile::TempDir;
 
 /// The piece `[MASK]`, which stands in no example.
@@ -51,7 +51,8 @@ impl Material {
     fn run(&self, folder: &Path, settings: Settings, stop_before: Option<usize>) -> Result<(usize, usize)> {
         let config = support::config(Architecture::DistilBert, self.layers, 2, 8);
         let checkpoint = support::checkpoint(&config.encoder, 7);
-        let parameters = Parameters::from_checkpoint(&checkpoint, "generated", config, settings.seed, &Device::Cpu)?;
+        let parameters =
+            Parameters::from_checkpoint(&checkpoint, "generated", config, Task::Tagging, settings.seed, &Device::Cpu)?;
         let (mut done, mut all) = (0, 0);
         let run = Run {
             settings,

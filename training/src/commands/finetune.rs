@@ -7,7 +7,7 @@ use chemtag_training::dataset::{Dataset, Reading};
 use chemtag_training::error::Result;
 use chemtag_training::finetune::{Run, Settings, finetune};
 use chemtag_training::loss::Losses;
-use chemtag_training::parameters::Parameters;
+use chemtag_training::parameters::{Parameters, Task};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{CorpusArgument, EncoderArguments, read_dataset};
@@ -53,7 +53,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     candle_core::cuda::set_gemm_reduced_precision_f32(true);
     let settings = arguments.settings.clone();
     let (weights, name) = arguments.encoder.file("model.safetensors")?;
-    let parameters = Parameters::from_checkpoint(&weights, &name, start.config, settings.seed, &device)?;
+    let parameters = Parameters::from_checkpoint(&weights, &name, start.config, Task::Tagging, settings.seed, &device)?;
 
     let bar = ProgressBar::new(0);
     bar.set_style(

@@ -1,0 +1,273 @@
+//! An encoder and unlabelled text -> the encoder, further trained as a masked language model. One loop, top to bottom: sequences of a pass in
+//! random order, packed by a budget of pieces; masks; loss; backward pass; AdamW. The last share of the run reads longer sequences.
+//! Resumable at any checkpoint with the same curve; writes settings, metrics.jsonl and the encoder's folder.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::mpsc::sync_channel;
+use std::time::Instant;
+
+use chemtag::batch::packs;
+use chemtag::model::dropout::Dropout;
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
+
+use crate::checkpoint::{self, Exact, Progress};
+use crate::error::{Error, Result};
+use crate::files::write_atomically;
+use crate::masked_lm::{self, MaskedLmLoss};
+use crate::masking::{MaskedBatch, Masking};
+use crate::metrics::Metrics;
+use crate::optimizer::{AdamW, Optimizer, Schedule};
+use crate::parameters::Parameters;
+use crate::text::TextSet;
+
+/// Batches that are masked ahead of the one in training.
+const AHEAD: usize = 4;
+
+/// Settings of a run, as the command line takes them.
+#[derive(Debug, Clone, PartialEq, Serialize, clap::Args)]
+pub struct Settings {
+    /// Pieces to read, over all passes.
+    #[arg(long, default_value_t = 1_000_000_000)]
+    pub pieces: u64,
+    /// Most pieces of a step.
+    #[arg(long, default_value_t = 131_072)]
+    pub batch_pieces: usize,
+    /// Most pieces of a sequence, `[CLS]` and `[SEP]` included.
+    #[arg(long, default_value_t = 128)]
+    pub sequence_pieces: usize,
+    /// The same for the end of the run, so that all positions are learnt.
+    #[arg(long, default_value_t = 512)]
+    pub long_sequence_pieces: usize,
+    /// Share of the run, at its end, that reads long sequences.
+    #[arg(long, default_value_t = 0.15)]
+    pub long_share: f64,
+    /// Share of the pieces that are masked and predicted, in whole words.
+    #[arg(long, default_value_t = 0.3)]
+    pub mask_share: f64,
+    /// Peak learning rate.
+    #[arg(long, default_value_t = 8e-4)]
+    pub learning_rate: f64,
+    /// Share of the steps that warm up.
+    #[arg(long, default_value_t = 0.02)]
+    pub warmup: f64,
+    /// Share of the steps before the rate falls.
+    #[arg(long, default_value_t = 0.1)]
+    pub flat: f64,
+    /// Decay of the mean of the squared gradients.
+    #[arg(long, default_value_t = 0.98)]
+    pub beta2: f64,
+    /// Share of a matrix taken off it per unit of rate.
+    #[arg(long, default_value_t = 0.01)]
+    pub weight_decay: f64,
+    /// Gradients are scaled down to this global norm.
+    #[arg(long, default_value_t = 1.)]
+    pub clip_norm: f64,
+    /// Dropout probability.
+    #[arg(long, default_value_t = 0.1)]
+    pub dropout: f64,
+    /// Seed of all that is random: the head's first weights, the order of the text, masks, dropout.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Steps between lines of metrics.
+    #[arg(long, default_value_t = 100)]
+    pub metrics_steps: usize,
+    /// Steps between checkpoints, a multiple of the steps between lines of metrics.
+    #[arg(long, default_value_t = 1000)]
+    pub checkpoint_steps: usize,
+}
+
+/// What a run reads and where it writes.
+pub struct Run<'a> {
+    /// Settings of the loop.
+    pub settings: Settings,
+    /// The text.
+    pub text: &'a TextSet,
+    /// How it is masked.
+    pub masking: &'a Masking,
+    /// The encoder's folder is written here, with `settings.json`, `metrics.jsonl` and `checkpoint.safetensors` beside it.
+    pub out: PathBuf,
+    /// Bytes of `tokenizer.json`.
+    pub tokenizer: &'a [u8],
+    /// Told after each line of metrics: steps done, steps of the run, mean loss since the last line.
+    pub on_metrics: &'a mut dyn FnMut(usize, usize, f64),
+    /// The run ends, with a checkpoint, before this step, which is one of a checkpoint; `None`: at its end.
+    pub stop_before: Option<usize>,
+}
+
+/// One step's sequences.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Step {
+    pass: u64,
+    sequences: Vec<Range<usize>>,
+}
+
+/// Trains `parameters`. Goes on from the checkpoint in the run's folder, if there is one.
+///
+/// # Errors
+/// If there is no text, the run diverges, the device fails or a file cannot be written; the last checkpoint stays good.
+pub fn pretrain(run: Run, parameters: &Parameters) -> Result<()> {
+    let Run { settings, text, masking, .. } = &run;
+    check(settings, text, parameters)?;
+    std::fs::create_dir_all(&run.out).map_err(|e| Error::io("write", &run.out, e))?;
+    let json = serde_json::to_string(settings).map_err(|e| Error::Setting(e.to_string()))?;
+    let plan = plan(settings, text);
+    let schedule = Schedule {
+        peak: settings.learning_rate,
+        steps: plan.len(),
+        warmup: settings.warmup,
+        flat: settings.flat,
+    };
+    let adamw = AdamW {
+        beta2: settings.beta2,
+        epsilon: 1e-6,
+        weight_decay: settings.weight_decay,
+        clip_norm: settings.clip_norm,
+        ..AdamW::default()
+    };
+    let mut optimizer = Optimizer::of(adamw, parameters, |_| 1.)?;
+    let mut dropout = Dropout::new(settings.dropout);
+
+    let checkpoint_path = run.out.join("checkpoint.safetensors");
+    let fresh = Progress { settings: json.clone(), step: 0, metrics_bytes: 0, best: None, epoch_sums: [Exact(0.); 3] };
+    let restored = checkpoint::restore(&checkpoint_path, &json, parameters, &mut optimizer)?;
+    let mut progress = restored.unwrap_or(fresh);
+    write_atomically(&run.out.join("settings.json"), json.as_bytes())?;
+    let mut metrics = Metrics::open(&run.out.join("metrics.jsonl"), progress.metrics_bytes)?;
+    let mut model = MaskedLmModel::new(parameters)?;
+
+    let started = Instant::now();
+    let first = progress.step;
+    let mut pieces = 0;
+    std::thread::scope(|scope| {
+        let (sender, batches) = sync_channel::<MaskedBatch>(AHEAD);
+        let todo = &plan[first..];
+        // Ends with the last batch, or when the loop has ended and dropped the receiver.
+        scope.spawn(move || {
+            todo.iter().all(|step| {
+                let batch = masking.batch(text.piece_ids(), &step.sequences, settings.seed, step.pass);
+                sender.send(batch).is_ok()
+            })
+        });
+        for batch in batches {
+            if run.stop_before == Some(progress.step) {
+                break;
+            }
+            dropout.reseed(settings.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(progress.step as u64));
+            model.step(parameters, &batch, &mut dropout, &mut optimizer, schedule.rate(progress.step))?;
+            progress.step += 1;
+            pieces += batch.batch.pieces();
+            let last = progress.step == plan.len();
+            if progress.step % settings.metrics_steps == 0 || last {
+                let losses = model.take_losses()?;
+                optimizer.check_finite()?;
+                let seconds = started.elapsed().as_secs_f64();
+                metrics.write(&serde_json::json!({
+                    "step": progress.step,
+                    "loss": losses.loss / losses.predicted,
+                    "accuracy": losses.correct / losses.predicted,
+                    "rate": schedule.rate(progress.step - 1),
+                    "seconds": seconds,
+                    "pieces_per_second": pieces as f64 / seconds,
+                }))?;
+                (run.on_metrics)(progress.step, plan.len(), losses.loss / losses.predicted);
+            }
+            if progress.step % settings.checkpoint_steps == 0 && !last {
+                progress.metrics_bytes = metrics.bytes();
+                checkpoint::save(&checkpoint_path, &progress, parameters, &optimizer)?;
+            }
+        }
+        Ok(())
+    })?;
+    if progress.step == plan.len() {
+        parameters.save_model(&run.out, run.tokenizer)?;
+    }
+    progress.metrics_bytes = metrics.bytes();
+    checkpoint::save(&checkpoint_path, &progress, parameters, &optimizer)
+}
+
+fn check(settings: &Settings, text: &TextSet, parameters: &Parameters) -> Result<()> {
+    let longest = settings.sequence_pieces.max(settings.long_sequence_pieces);
+    let positions = parameters.config().encoder.max_positions;
+    let reason = if text.piece_ids().is_empty() || settings.pieces == 0 {
+        "there is nothing to read: no text or no pieces".to_string()
+    } else if settings.sequence_pieces < 3 || settings.long_sequence_pieces < 3 || longest > positions {
+        format!("sequences must have between 3 and {positions} pieces, the encoder's positions")
+    } else if settings.batch_pieces < longest {
+        format!("a step of {} pieces is shorter than a sequence of {longest}", settings.batch_pieces)
+    } else if settings.metrics_steps == 0
+        || settings.checkpoint_steps == 0
+        || !settings.checkpoint_steps.is_multiple_of(settings.metrics_steps)
+    {
+        "the steps between checkpoints must be a multiple of the steps between lines of metrics".to_string()
+    } else {
+        return Ok(());
+    };
+    Err(Error::Setting(reason))
+}
+
+/// The steps of the whole run: passes over the text, each in an order of its own, until the pieces are read.
+fn plan(settings: &Settings, text: &TextSet) -> Vec<Step> {
+    let long = (settings.pieces as f64 * settings.long_share.clamp(0., 1.)) as u64;
+    let mut steps = Vec::new();
+    let mut pass = 0;
+    for (longest, pieces) in [(settings.sequence_pieces, settings.pieces - long), (settings.long_sequence_pieces, long)]
+    {
+        let sequences = text.sequences(longest - 2);
+        let mut read = 0;
+        while read < pieces {
+            let mut order = sequences.clone();
+            let mut random = ChaCha8Rng::seed_from_u64(settings.seed);
+            random.set_stream(pass);
+            order.shuffle(&mut random);
+            let length = |sequence: &Range<usize>| sequence.len() + 2;
+            let packs = packs(&order, length, settings.batch_pieces);
+            let only = packs.len() == 1;
+            for pack in packs {
+                let pieces_of_pack: usize = pack.iter().map(length).sum();
+                if read >= pieces {
+                    break;
+                }
+                // The last one of a pass may be so short that its gradient is mostly noise.
+                if only || 2 * pieces_of_pack > settings.batch_pieces {
+                    read += pieces_of_pack as u64;
+                    steps.push(Step { pass, sequences: pack.to_vec() });
+                }
+            }
+            pass += 1;
+        }
+    }
+    steps
+}
+
+/// The model in training, on candle's operations.
+struct MaskedLmModel {
+    encoder: chemtag::model::encoder::Encoder,
+    losses: MaskedLmLoss,
+}
+
+impl MaskedLmModel {
+    fn new(parameters: &Parameters) -> Result<Self> {
+        Ok(Self { encoder: parameters.encoder()?, losses: MaskedLmLoss::default() })
+    }
+
+    fn step(
+        &mut self,
+        parameters: &Parameters,
+        batch: &MaskedBatch,
+        dropout: &mut Dropout,
+        optimizer: &mut Optimizer,
+        rate: f64,
+    ) -> Result<()> {
+        let (losses, gradients) = masked_lm::loss_and_gradients(parameters, &self.encoder, batch, dropout)?;
+        self.losses += losses;
+        optimizer.step(|variable| gradients.get(variable).cloned(), rate)
+    }
+
+    fn take_losses(&mut self) -> Result<MaskedLmLoss> {
+        Ok(std::mem::take(&mut self.losses))
+    }
+}
