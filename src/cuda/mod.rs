@@ -3,6 +3,7 @@
 
 pub mod column_sums;
 pub mod dropout;
+pub mod gelu;
 mod launch;
 pub mod layer_norm;
 pub mod memory;
