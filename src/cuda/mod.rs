@@ -2,7 +2,9 @@
 //! matrix products by cuBLASLt. One file per operation, the kernel's source (`.cu`) beside it; activations are 16-bit, sums 32-bit floats.
 
 pub mod column_sums;
+pub mod cross_entropy;
 pub mod dropout;
+pub mod gather_rows;
 pub mod gelu;
 mod launch;
 pub mod layer_norm;
