@@ -4,11 +4,13 @@
 pub mod column_sums;
 pub mod cross_entropy;
 pub mod dropout;
+pub mod embedding;
 pub mod gather_rows;
 pub mod gelu;
 mod launch;
 pub mod layer_norm;
 pub mod memory;
+pub mod occurrences;
 pub mod residual_norm;
 #[cfg(test)]
 mod testing;
