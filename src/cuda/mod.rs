@@ -1,7 +1,20 @@
 //! Training and tagging on NVIDIA GPUs: fused operations over packed sequences, each with its backward pass, as kernels of our own,
 //! matrix products by cuBLASLt. One file per operation, the kernel's source (`.cu`) beside it; activations are 16-bit, sums 32-bit floats.
 
+pub mod adamw;
+pub mod column_sums;
+pub mod cross_entropy;
+pub mod dropout;
+pub mod embedding;
+pub mod gather_rows;
+pub mod gelu;
+mod launch;
+pub mod layer_norm;
 pub mod memory;
+pub mod occurrences;
+pub mod residual_norm;
+#[cfg(test)]
+mod testing;
 
 use std::sync::Arc;
 
@@ -63,4 +76,15 @@ impl Kernels {
 /// A failed launch or copy as the crate's error.
 pub(crate) fn refused(what: &str) -> impl Fn(candle_core::cuda_backend::cudarc::driver::DriverError) -> Error + '_ {
     move |e| Error::Device(format!("{what} failed on the GPU: {e:?}"))
+}
+
+/// The stream of the first GPU; where there is none, tests that need one say so and pass.
+#[cfg(test)]
+pub(crate) fn gpu() -> Option<Arc<CudaStream>> {
+    let device = candle_core::Device::new_cuda(0).ok();
+    let stream = device.and_then(|device| Some(device.as_cuda_device().ok()?.cuda_stream()));
+    if stream.is_none() {
+        println!("no GPU: not run");
+    }
+    stream
 }
