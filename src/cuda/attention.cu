@@ -49,23 +49,26 @@ template <typename T, int WIDTH> struct Tile {
         }
     }
 
-    // This lane's places in the [16, 16] blocks of rows [row, row + 16) of any tile, as load_matrices wants them.
+    // This lane's places in the [16, 16] blocks of rows [row, row + 16) of any tile, as load_matrices wants them for A and for B = transpose(block).
+    // Rows from `end` on become row end - 1: finite numbers of the same sequence, which are masked or never stored.
     struct Lane {
-        uint32_t places[WIDTH / 16];
+        uint32_t by_rows[WIDTH / 16], by_columns[WIDTH / 16];
 
-        // Rows from `end` on become row end - 1: finite numbers of the same sequence, which are masked or never stored.
         __device__ __forceinline__ Lane(unsigned row, unsigned end) {
+            const unsigned lane = threadIdx.x % 32;
 #pragma unroll
             for (int block = 0; block < WIDTH / 16; block++) {
-                places[block] = offset(min(row + threadIdx.x % 16, end - 1), 2 * block + threadIdx.x % 32 / 16);
+                by_rows[block] = offset(min(row + lane % 16, end - 1), 2 * block + lane / 16);
+                by_columns[block] = offset(min(row + lane % 8 + lane / 16 * 8, end - 1), 2 * block + lane / 8 % 2);
             }
         }
 
-        // To the next 16 rows, which must all exist: a multiple of 16 rows changes no swizzle.
+        // To rows further down, all 16 of which exist: a multiple of 16 rows changes no swizzle.
         __device__ __forceinline__ void advance(unsigned rows) {
 #pragma unroll
             for (int block = 0; block < WIDTH / 16; block++) {
-                places[block] += rows * (WIDTH * 2);
+                by_rows[block] += rows * (WIDTH * 2);
+                by_columns[block] += rows * (WIDTH * 2);
             }
         }
     };
@@ -74,7 +77,7 @@ template <typename T, int WIDTH> struct Tile {
     static __device__ __forceinline__ void fragments(uint32_t (&a)[WIDTH / 16][4], uint32_t tile, const Lane &lane) {
 #pragma unroll
         for (int block = 0; block < WIDTH / 16; block++) {
-            load_matrices(a[block], tile + lane.places[block]);
+            load_matrices(a[block], tile + lane.by_rows[block]);
         }
     }
 
@@ -83,9 +86,9 @@ template <typename T, int WIDTH> struct Tile {
 #pragma unroll
         for (int block = 0; block < WIDTH / 16; block++) {
             uint32_t b[4];
-            load_matrices(b, tile + lane.places[block]);
-            multiply_add<T>(c[0], a[block], b[0], b[2]);
-            multiply_add<T>(c[1], a[block], b[1], b[3]);
+            load_matrices(b, tile + lane.by_columns[block]);
+            multiply_add<T>(c[0], a[block], b[0], b[1]);
+            multiply_add<T>(c[1], a[block], b[2], b[3]);
         }
     }
 
@@ -94,7 +97,7 @@ template <typename T, int WIDTH> struct Tile {
 #pragma unroll
         for (int block = 0; block < WIDTH / 16; block++) {
             uint32_t b[4];
-            load_matrices_transposed(b, tile + lane.places[block]);
+            load_matrices_transposed(b, tile + lane.by_rows[block]);
             multiply_add<T>(c[2 * block], a, b[0], b[1]);
             multiply_add<T>(c[2 * block + 1], a, b[2], b[3]);
         }
@@ -155,7 +158,7 @@ template <typename T> __device__ __forceinline__ float dot_8(uint4 a, uint4 b) {
     return sum;
 }
 
-constexpr int KEYS = 64;  // keys between two updates of the running maximum
+constexpr int KEYS = 32;  // keys between two updates of the running maximum
 
 // One step of the online softmax: the KEYS keys from `key` on, those before `end` where not FULL. `lane` stands at `key` where FULL.
 template <bool FULL, typename T, int WIDTH>
@@ -228,11 +231,11 @@ __device__ __forceinline__ void forward(const T *qkv, const uint4 *tiles, unsign
     using Rows = Tile<T, WIDTH>;
     __shared__ __align__(128) unsigned char memory[2 * Rows::BYTES];
     const uint32_t k_tile = shared_address(memory), v_tile = k_tile + Rows::BYTES;
-    const unsigned head = blockIdx.x % heads, tile = blockIdx.x / heads;
-    const size_t hidden = heads * WIDTH, stride = 3 * hidden;
-    const T *from = qkv + head * WIDTH;
+    const unsigned tile = blockIdx.x / heads, head = blockIdx.x % heads;
     const unsigned range_start = load_fragment(tiles, tile, 0, rows).start;
     const Fragment own = load_fragment(tiles, tile, threadIdx.x / 32, rows);
+    const size_t hidden = heads * WIDTH, stride = 3 * hidden;
+    const T *from = qkv + head * WIDTH;
     const bool active = own.first < own.end;
 
     uint32_t q[WIDTH / 16][4];
@@ -277,20 +280,25 @@ __device__ __forceinline__ void forward(const T *qkv, const uint4 *tiles, unsign
     }
 }
 
-// For a [16, 16] block of scores s and of dP = grad_context transpose(V): P = 2^(s scale - log_sum_exp) and dS = P (dP - delta), as A operands; 0 in the
-// columns from `valid` on where not FULL. `of` gives log_sum_exp (base 2) and delta of the query of element i of C tile n.
-template <bool FULL, typename T, typename Statistics>
+// Of one query: log_sum_exp in base 2, and delta = sum(grad_context * context), by which the softmax's gradient is P (dP - delta).
+struct Statistics {
+    float log_sum_exp, delta;
+};
+
+// From a [16, 16] block of scores s and of dP = grad_context transpose(V): P = 2^(s scale - log_sum_exp) and dS = P (dP - delta), as A operands; 0 in the
+// columns from `valid` on where not FULL. `of` gives the statistics of the query of element i of C tile n.
+template <bool FULL, typename T, typename OfElement>
 __device__ __forceinline__ void score_gradients(uint32_t (&p)[4], uint32_t (&ds)[4], const float (&s)[2][4], const float (&dp)[2][4], float scale_log2,
-                                                unsigned valid, Statistics of) {
+                                                unsigned valid, OfElement of) {
 #pragma unroll
     for (int n = 0; n < 2; n++) {
         float weight[4], gradient[4];
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            const float2 statistics = of(n, i);
+            const Statistics query = of(n, i);
             const bool inside = FULL || 8 * n + threadIdx.x % 4 * 2 + i % 2 < valid;
-            weight[i] = inside ? power_of_two(fmaf(s[n][i], scale_log2, -statistics.x)) : 0.0f;
-            gradient[i] = inside ? weight[i] * (dp[n][i] - statistics.y) : 0.0f;
+            weight[i] = inside ? power_of_two(fmaf(s[n][i], scale_log2, -query.log_sum_exp)) : 0.0f;
+            gradient[i] = inside ? weight[i] * (dp[n][i] - query.delta) : 0.0f;
         }
         p[2 * n] = pack<T>(weight[0], weight[1]);
         p[2 * n + 1] = pack<T>(weight[2], weight[3]);
@@ -303,7 +311,7 @@ __device__ __forceinline__ void score_gradients(uint32_t (&p)[4], uint32_t (&ds)
 template <bool FULL, typename T, int WIDTH>
 __device__ __forceinline__ void key_gradients(float (&dk)[WIDTH / 8][4], float (&dv)[WIDTH / 8][4], const uint32_t (&k)[WIDTH / 16][4],
                                               const uint32_t (&v)[WIDTH / 16][4], uint32_t q_tile, uint32_t do_tile, const typename Tile<T, WIDTH>::Lane &lane,
-                                              const float2 *statistics, float scale_log2, unsigned valid) {
+                                              const Statistics *statistics, float scale_log2, unsigned valid) {
     float s[2][4] = {}, dp[2][4] = {};
     uint32_t p[4], ds[4];
     Tile<T, WIDTH>::scores(s, k, q_tile, lane);
@@ -319,7 +327,7 @@ __device__ __forceinline__ void key_gradients(float (&dk)[WIDTH / 8][4], float (
 // dQ of 16 queries by the 16 keys at `lane`, of which the first `valid` exist; `statistics` are those of queries g and g + 8. Rows of C are queries.
 template <bool FULL, typename T, int WIDTH>
 __device__ __forceinline__ void query_gradients(float (&dq)[WIDTH / 8][4], const uint32_t (&q)[WIDTH / 16][4], const uint32_t (&d_out)[WIDTH / 16][4],
-                                                uint32_t k_tile, uint32_t v_tile, const typename Tile<T, WIDTH>::Lane &lane, const float2 (&statistics)[2],
+                                                uint32_t k_tile, uint32_t v_tile, const typename Tile<T, WIDTH>::Lane &lane, const Statistics (&statistics)[2],
                                                 float scale_log2, unsigned valid) {
     float s[2][4] = {}, dp[2][4] = {};
     uint32_t p[4], ds[4];
@@ -331,7 +339,7 @@ __device__ __forceinline__ void query_gradients(float (&dq)[WIDTH / 8][4], const
 
 // grad_context, context [rows, hidden], qkv [rows, 3 * hidden], log_sum_exp [heads, rows] -> grad_qkv [rows, 3 * hidden].
 // First each warp has 16 keys and walks through the queries (dK, dV), then it has 16 queries and walks through the keys (dQ): scores are computed twice,
-// but nothing is summed between warps, and up to Tile::ROWS rows all is read once.
+// but nothing is summed between warps, and where `whole` all is read once.
 template <typename T, int WIDTH>
 __device__ __forceinline__ void backward(const T *qkv, const uint4 *tiles, unsigned rows, unsigned heads, float scale, const T *context,
                                          const float *log_sum_exp, const T *grad_context, T *grad_qkv) {
@@ -339,9 +347,10 @@ __device__ __forceinline__ void backward(const T *qkv, const uint4 *tiles, unsig
     using Lane = typename Rows::Lane;
     extern __shared__ __align__(128) unsigned char memory[];
     const uint32_t q_tile = shared_address(memory), do_tile = q_tile + Rows::BYTES, k_tile = do_tile + Rows::BYTES, v_tile = k_tile + Rows::BYTES;
-    // Of the queries in the tile: log_sum_exp in base 2, and delta = sum(grad_context * context), by which softmax's gradient is P (dP - delta).
-    float2 *statistics = reinterpret_cast<float2 *>(memory + 4 * Rows::BYTES);
-    const unsigned head = blockIdx.x % heads, tile = blockIdx.x / heads;
+    Statistics *statistics = reinterpret_cast<Statistics *>(memory + 4 * Rows::BYTES);  // of the queries in the tile
+    const unsigned tile = blockIdx.x / heads, head = blockIdx.x % heads;
+    const unsigned range_start = load_fragment(tiles, tile, 0, rows).start;
+    const Fragment own = load_fragment(tiles, tile, threadIdx.x / 32, rows);
     const unsigned g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
     const size_t hidden = heads * WIDTH, stride = 3 * hidden;
     const float scale_log2 = scale * LOG2_E;
@@ -350,8 +359,6 @@ __device__ __forceinline__ void backward(const T *qkv, const uint4 *tiles, unsig
     context += head * WIDTH;
     grad_context += head * WIDTH;
     log_sum_exp += size_t(head) * rows;
-    const unsigned range_start = load_fragment(tiles, tile, 0, rows).start;
-    const Fragment own = load_fragment(tiles, tile, threadIdx.x / 32, rows);
     const bool active = own.first < own.end;
     const bool whole = own.range_end - range_start <= Rows::ROWS;
 
@@ -393,7 +400,7 @@ __device__ __forceinline__ void backward(const T *qkv, const uint4 *tiles, unsig
                     delta += __shfl_xor_sync(0xffffffffu, delta, distance);
                 }
                 if (row < count && chunk == 0) {
-                    statistics[row] = make_float2(log_sum_exp[tile_start + row] * LOG2_E, delta);
+                    statistics[row] = {log_sum_exp[tile_start + row] * LOG2_E, delta};
                 }
             }
             __syncthreads();
@@ -422,7 +429,7 @@ __device__ __forceinline__ void backward(const T *qkv, const uint4 *tiles, unsig
     }
 
     uint32_t q[WIDTH / 16][4], d_out[WIDTH / 16][4];
-    float2 of_row[2];
+    Statistics of_row[2];
     float dq[WIDTH / 8][4] = {};
     if (active && whole) {
         const Lane mine(own.first - range_start, own.end - range_start);
@@ -444,7 +451,7 @@ __device__ __forceinline__ void backward(const T *qkv, const uint4 *tiles, unsig
                 const size_t at = row * hidden + (chunk + t) * 8;
                 delta += dot_8<T>(*reinterpret_cast<const uint4 *>(context + at), *reinterpret_cast<const uint4 *>(grad_context + at));
             }
-            of_row[half] = make_float2(log_sum_exp[row] * LOG2_E, sum_in_quad(delta));
+            of_row[half] = {log_sum_exp[row] * LOG2_E, sum_in_quad(delta)};
         }
     }
     for (unsigned tile_start = range_start; tile_start < own.range_end; tile_start += Rows::ROWS) {
@@ -474,17 +481,21 @@ __device__ __forceinline__ void backward(const T *qkv, const uint4 *tiles, unsig
     }
 }
 
+// Blocks on one multiprocessor: as many as registers suffice for without spilling in an inner loop.
+constexpr int FORWARD_BLOCKS_32 = 4, FORWARD_BLOCKS_64 = 2, BACKWARD_BLOCKS_32 = 3, BACKWARD_BLOCKS_64 = 2;
+
 }  // namespace
 
-#define ATTENTION(SUFFIX, T, WIDTH)                                                                                                              \
-    extern "C" __global__ void __launch_bounds__(THREADS) attention_forward_##WIDTH##_##SUFFIX(                                                  \
-        const T *qkv, const uint4 *tiles, unsigned rows, unsigned heads, float scale, T *context, float *log_sum_exp) {                          \
-        forward<T, WIDTH>(qkv, tiles, rows, heads, scale, context, log_sum_exp);                                                                 \
-    }                                                                                                                                            \
-    extern "C" __global__ void __launch_bounds__(THREADS) attention_backward_##WIDTH##_##SUFFIX(                                                 \
-        const T *qkv, const uint4 *tiles, unsigned rows, unsigned heads, float scale, const T *context, const float *log_sum_exp,                \
-        const T *grad_context, T *grad_qkv) {                                                                                                    \
-        backward<T, WIDTH>(qkv, tiles, rows, heads, scale, context, log_sum_exp, grad_context, grad_qkv);                                        \
+// Grid: tiles * heads, the heads of a tile side by side, because their rows share lines of memory.
+#define ATTENTION(SUFFIX, T, WIDTH)                                                                                                      \
+    extern "C" __global__ void __launch_bounds__(THREADS, FORWARD_BLOCKS_##WIDTH) attention_forward_##WIDTH##_##SUFFIX(                  \
+        const T *qkv, const uint4 *tiles, unsigned rows, unsigned heads, float scale, T *context, float *log_sum_exp) {                  \
+        forward<T, WIDTH>(qkv, tiles, rows, heads, scale, context, log_sum_exp);                                                         \
+    }                                                                                                                                    \
+    extern "C" __global__ void __launch_bounds__(THREADS, BACKWARD_BLOCKS_##WIDTH) attention_backward_##WIDTH##_##SUFFIX(                \
+        const T *qkv, const uint4 *tiles, unsigned rows, unsigned heads, float scale, const T *context, const float *log_sum_exp,        \
+        const T *grad_context, T *grad_qkv) {                                                                                            \
+        backward<T, WIDTH>(qkv, tiles, rows, heads, scale, context, log_sum_exp, grad_context, grad_qkv);                                \
     }
 
 ATTENTION(bf16, __nv_bfloat16, 32)

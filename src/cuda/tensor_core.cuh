@@ -51,17 +51,18 @@ __device__ __forceinline__ void multiply_add<__nv_bfloat16>(float (&c)[4], const
 }
 
 // Four 8 x 8 matrices from shared memory; lane 8 i + j gives the address of row j of matrix i (16 bytes), and gets of every matrix the pair (g, 2t).
-// With addresses row = lane % 16, 16-byte chunk = lane / 16 of a [16 x 16] block M, stored row by row, the four registers are
-//   * A = M in the order a0, a1, a2, a3;
-//   * B = transpose(M), M's rows being the columns: (r0, r2) for its rows 0..8, (r1, r3) for its rows 8..16.
+// Of a [16 x 16] block M, stored row by row,
+//   * with the addresses row = lane % 16, 16-byte chunk = lane / 16, the four registers are A = M in the order a0, a1, a2, a3;
+//   * with row = lane % 8 + lane / 16 * 8, chunk = lane / 8 % 2, they are B = transpose(M): (r0, r1) for M's rows 0..8, (r2, r3) for 8..16.
+// The second order is there because the two halves of B must lie in neighbouring registers.
 __device__ __forceinline__ void load_matrices(uint32_t (&r)[4], uint32_t address) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                  : "r"(address) : "memory");
 }
 
-// The same with each 8 x 8 matrix transposed, so that a lane gets the pair (2t and 2t + 1, g). With the same addresses the registers are
-// B = M, M's rows being k: (r0, r1) for its columns 0..8, (r2, r3) for its columns 8..16.
+// The same with each 8 x 8 matrix transposed, so that a lane gets the pair (2t and 2t + 1, g). With the first addresses the registers are
+// B = M, M's rows being k: (r0, r1) for its columns 0..8, (r2, r3) for 8..16.
 __device__ __forceinline__ void load_matrices_transposed(uint32_t (&r)[4], uint32_t address) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
