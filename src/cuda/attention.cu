@@ -1,168 +1,20 @@
 // Self-attention within the sequences of a packed batch: FlashAttention-2 (Dao 2023, algorithms 1 and 2), no mask but the sequences' ends.
-// A block of 8 warps works on one head and one tile: up to 8 fragments of 16 rows, one a warp, either of one sequence or of several whole short ones that are neighbours.
-// It copies the rows that its warps attend to (the tile's range) to shared memory, TILE_ROWS at a time, and each warp walks through its own sequence's rows there, from the
-// sequence's start: what a sequence gets does not depend, not even in rounding, on its neighbours in the batch.
-#include "tensor_core.cuh"
+// A block of 8 warps works on one head and one tile of the list that attention.rs makes: up to 8 fragments of 16 rows, one a warp, either of one
+// sequence or of several whole short ones that are neighbours.
+#include "attention_tile.cuh"
 
 namespace {
 
-constexpr int WARPS = 8;
-constexpr int THREADS = 32 * WARPS;
 constexpr float LOG2_E = 1.4426950408889634f;
 constexpr float LN_2 = 0.6931471805599453f;
 
-// Rows [first, first + 16) of the sequence [start, end); range_end is the same in all fragments of a tile. An idle warp has first = end.
-struct Fragment {
-    unsigned first, start, end, range_end;
-};
-
-__device__ __forceinline__ Fragment load_fragment(const uint4 *tiles, unsigned tile, unsigned warp, unsigned rows) {
-    uint4 f = tiles[tile * WARPS + warp];
-    if (f.w > rows) {
-        __trap();  // a list made for another batch
-    }
-    return {f.x, f.y, f.z, f.w};
-}
-
-// Matrices of TILE_ROWS rows of one head in shared memory. 16-byte chunks of a row are swizzled (exclusive or with bits of the row's number), so that any
-// 8 neighbouring rows have one and the same chunk in 8 different groups of 4 banks: what ldmatrix reads at a time.
-template <typename T, int WIDTH> struct Tile {
-    static constexpr int CHUNKS = WIDTH / 8;
-    static constexpr int ROWS = 8192 / WIDTH;  // 16 KiB
-    static constexpr int BYTES = ROWS * WIDTH * 2;
-    static constexpr int COPIES = ROWS * CHUNKS / THREADS;  // per thread
-
-    static __device__ __forceinline__ unsigned swizzle(unsigned row) { return CHUNKS == 4 ? (row >> 1) & 3 : row & 7; }
-
-    static __device__ __forceinline__ unsigned offset(unsigned row, unsigned chunk) {
-        return row * (WIDTH * 2) + ((chunk ^ swizzle(row)) << 4);
-    }
-
-    // Starts the copy of rows [0, count) from `from`, whose rows are `stride` values apart.
-    static __device__ __forceinline__ void copy(uint32_t tile, const T *from, size_t stride, unsigned count) {
-#pragma unroll
-        for (int i = 0; i < COPIES; i++) {
-            unsigned item = i * THREADS + threadIdx.x, row = item / CHUNKS, chunk = item % CHUNKS;
-            if (row < count) {
-                copy_16_bytes(tile + offset(row, chunk), from + row * stride + chunk * 8);
-            }
-        }
-    }
-
-    // This lane's places in the [16, 16] blocks of rows [row, row + 16) of any tile, as load_matrices wants them for A and for B = transpose(block).
-    // Rows from `end` on become row end - 1: finite numbers of the same sequence, which are masked or never stored.
-    struct Lane {
-        uint32_t by_rows[WIDTH / 16], by_columns[WIDTH / 16];
-
-        __device__ __forceinline__ Lane(unsigned row, unsigned end) {
-            const unsigned lane = threadIdx.x % 32;
-#pragma unroll
-            for (int block = 0; block < WIDTH / 16; block++) {
-                by_rows[block] = offset(min(row + lane % 16, end - 1), 2 * block + lane / 16);
-                by_columns[block] = offset(min(row + lane % 8 + lane / 16 * 8, end - 1), 2 * block + lane / 8 % 2);
-            }
-        }
-
-        // To rows further down, all 16 of which exist: a multiple of 16 rows changes no swizzle.
-        __device__ __forceinline__ void advance(unsigned rows) {
-#pragma unroll
-            for (int block = 0; block < WIDTH / 16; block++) {
-                by_rows[block] += rows * (WIDTH * 2);
-                by_columns[block] += rows * (WIDTH * 2);
-            }
-        }
-    };
-
-    // The 16 rows at `lane` as A operands.
-    static __device__ __forceinline__ void fragments(uint32_t (&a)[WIDTH / 16][4], uint32_t tile, const Lane &lane) {
-#pragma unroll
-        for (int block = 0; block < WIDTH / 16; block++) {
-            load_matrices(a[block], tile + lane.by_rows[block]);
-        }
-    }
-
-    // c += a transpose(the 16 rows at `lane`): [16, 16], in two C tiles.
-    static __device__ __forceinline__ void scores(float (&c)[2][4], const uint32_t (&a)[WIDTH / 16][4], uint32_t tile, const Lane &lane) {
-#pragma unroll
-        for (int block = 0; block < WIDTH / 16; block++) {
-            uint32_t b[4];
-            load_matrices(b, tile + lane.by_columns[block]);
-            multiply_add<T>(c[0], a[block], b[0], b[1]);
-            multiply_add<T>(c[1], a[block], b[2], b[3]);
-        }
-    }
-
-    // c += a (the 16 rows at `lane`): [16, WIDTH].
-    static __device__ __forceinline__ void weighted_sum(float (&c)[WIDTH / 8][4], const uint32_t (&a)[4], uint32_t tile, const Lane &lane) {
-#pragma unroll
-        for (int block = 0; block < WIDTH / 16; block++) {
-            uint32_t b[4];
-            load_matrices_transposed(b, tile + lane.by_rows[block]);
-            multiply_add<T>(c[2 * block], a, b[0], b[1]);
-            multiply_add<T>(c[2 * block + 1], a, b[2], b[3]);
-        }
-    }
-};
-
-// Rows [first, first + 16) from global memory as A operands; rows from `end` on become row end - 1. Lane t reads chunks t, t + 4... of its rows and
-// exchanges them within its quad: 16-byte loads, no shared memory.
-template <typename T, int WIDTH>
-__device__ __forceinline__ void load_rows(uint32_t (&a)[WIDTH / 16][4], const T *from, size_t stride, unsigned first, unsigned end) {
-    const unsigned g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        const T *row = from + min(first + g + 8 * half, end - 1) * stride;
-#pragma unroll
-        for (int block = 0; block < WIDTH / 16; block += 2) {
-            uint4 chunk = *reinterpret_cast<const uint4 *>(row + block * 16 + t * 8);
-            uint32_t v[4] = {chunk.x, chunk.y, chunk.z, chunk.w};
-            transpose_in_quad(v);
-            a[block][half] = v[0];
-            a[block][half + 2] = v[1];
-            a[block + 1][half] = v[2];
-            a[block + 1][half + 2] = v[3];
-        }
-    }
-}
-
-// Stores those of 16 rows that lie before `end`, the values times factor[0] for rows g and factor[1] for rows g + 8: load_rows backwards.
-template <typename T, int WIDTH>
-__device__ __forceinline__ void store_rows(T *to, size_t stride, unsigned first, unsigned end, const float (&c)[WIDTH / 8][4], const float (&factor)[2]) {
-    const unsigned g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        const unsigned row = first + g + 8 * half;
-#pragma unroll
-        for (int group = 0; group < WIDTH / 8; group += 4) {
-            uint32_t v[4];
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                v[i] = pack<T>(c[group + i][2 * half] * factor[half], c[group + i][2 * half + 1] * factor[half]);
-            }
-            transpose_in_quad(v);
-            if (row < end) {
-                *reinterpret_cast<uint4 *>(to + row * stride + (group + t) * 8) = make_uint4(v[0], v[1], v[2], v[3]);
-            }
-        }
-    }
-}
-
-template <typename T> __device__ __forceinline__ float dot_8(uint4 a, uint4 b) {
-    const uint32_t x[4] = {a.x, a.y, a.z, a.w}, y[4] = {b.x, b.y, b.z, b.w};
-    float sum = 0;
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        float2 p = unpack<T>(x[i]), q = unpack<T>(y[i]);
-        sum = fmaf(p.x, q.x, fmaf(p.y, q.y, sum));
-    }
-    return sum;
-}
+enum Matrix { KEY, VALUE, QUERY, GRADIENT };  // the tiles in shared memory, forward the first two
 
 constexpr int KEYS = 32;  // keys between two updates of the running maximum
 
 // One step of the online softmax: the KEYS keys from `key` on, those before `end` where not FULL. `lane` stands at `key` where FULL.
 template <bool FULL, typename T, int WIDTH>
-__device__ __forceinline__ void attend(uint32_t k_tile, uint32_t v_tile, typename Tile<T, WIDTH>::Lane lane, unsigned key, unsigned end, float scale_log2,
+__device__ __forceinline__ void attend(uint32_t tiles, typename Tile<T, WIDTH>::Lane lane, unsigned key, unsigned end, float scale_log2,
                                        const uint32_t (&q)[WIDTH / 16][4], float (&maximum)[2], float (&sum)[2], float (&out)[WIDTH / 8][4]) {
     using Rows = Tile<T, WIDTH>;
     using Lane = typename Rows::Lane;
@@ -171,10 +23,10 @@ __device__ __forceinline__ void attend(uint32_t k_tile, uint32_t v_tile, typenam
 #pragma unroll
     for (int j = 0; j < KEYS / 16; j++) {
         if (FULL) {
-            Rows::scores(s[j], q, k_tile, k_lane);
+            Rows::scores(s[j], q, k_lane, KEY);
             k_lane.advance(16);
         } else if (key + 16 * j < end) {
-            Rows::scores(s[j], q, k_tile, Lane(key + 16 * j, end));
+            Rows::scores(s[j], q, Lane(tiles, key + 16 * j, end), KEY);
         }
     }
     float top[2] = {-INFINITY, -INFINITY};
@@ -216,10 +68,10 @@ __device__ __forceinline__ void attend(uint32_t k_tile, uint32_t v_tile, typenam
             const uint32_t p[4] = {pack<T>(s[j][0][0], s[j][0][1]), pack<T>(s[j][0][2], s[j][0][3]), pack<T>(s[j][1][0], s[j][1][1]),
                                    pack<T>(s[j][1][2], s[j][1][3])};
             if (FULL) {
-                Rows::weighted_sum(out, p, v_tile, lane);
+                Rows::weighted_sum(out, p, lane, VALUE);
                 lane.advance(16);
             } else {
-                Rows::weighted_sum(out, p, v_tile, Lane(key + 16 * j, end));
+                Rows::weighted_sum(out, p, Lane(tiles, key + 16 * j, end), VALUE);
             }
         }
     }
@@ -230,7 +82,7 @@ template <typename T, int WIDTH>
 __device__ __forceinline__ void forward(const T *qkv, const uint4 *tiles, unsigned rows, unsigned heads, float scale, T *context, float *log_sum_exp) {
     using Rows = Tile<T, WIDTH>;
     __shared__ __align__(128) unsigned char memory[2 * Rows::BYTES];
-    const uint32_t k_tile = shared_address(memory), v_tile = k_tile + Rows::BYTES;
+    const uint32_t shared = shared_address(memory);
     const unsigned tile = blockIdx.x / heads, head = blockIdx.x % heads;
     const unsigned range_start = load_fragment(tiles, tile, 0, rows).start;
     const Fragment own = load_fragment(tiles, tile, threadIdx.x / 32, rows);
@@ -245,8 +97,8 @@ __device__ __forceinline__ void forward(const T *qkv, const uint4 *tiles, unsign
         if (tile_start > range_start) {
             __syncthreads();  // all have read the tile before
         }
-        Rows::copy(k_tile, from + hidden + tile_start * stride, stride, count);
-        Rows::copy(v_tile, from + 2 * hidden + tile_start * stride, stride, count);
+        Rows::copy(shared + KEY * Rows::BYTES, from + hidden + tile_start * stride, stride, count);
+        Rows::copy(shared + VALUE * Rows::BYTES, from + 2 * hidden + tile_start * stride, stride, count);
         if (tile_start == range_start && active) {
             load_rows<T, WIDTH>(q, from, stride, own.first, own.end);
         }
@@ -255,13 +107,13 @@ __device__ __forceinline__ void forward(const T *qkv, const uint4 *tiles, unsign
         if (active) {
             const unsigned end = min(own.end - tile_start, count);
             unsigned key = own.start > tile_start ? own.start - tile_start : 0;
-            typename Rows::Lane lane(key, end);
+            typename Rows::Lane lane(shared, key, end);
             for (; key + KEYS <= end; key += KEYS) {
-                attend<true, T, WIDTH>(k_tile, v_tile, lane, key, end, scale * LOG2_E, q, maximum, sum, out);
+                attend<true, T, WIDTH>(shared, lane, key, end, scale * LOG2_E, q, maximum, sum, out);
                 lane.advance(KEYS);
             }
             if (key < end) {
-                attend<false, T, WIDTH>(k_tile, v_tile, lane, key, end, scale * LOG2_E, q, maximum, sum, out);
+                attend<false, T, WIDTH>(shared, lane, key, end, scale * LOG2_E, q, maximum, sum, out);
             }
         }
     }
@@ -278,6 +130,17 @@ __device__ __forceinline__ void forward(const T *qkv, const uint4 *tiles, unsign
         }
         store_rows<T, WIDTH>(context + head * WIDTH, hidden, own.first, own.end, out, factor);
     }
+}
+
+template <typename T> __device__ __forceinline__ float dot_8(uint4 a, uint4 b) {
+    const uint32_t x[4] = {a.x, a.y, a.z, a.w}, y[4] = {b.x, b.y, b.z, b.w};
+    float sum = 0;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        float2 p = unpack<T>(x[i]), q = unpack<T>(y[i]);
+        sum = fmaf(p.x, q.x, fmaf(p.y, q.y, sum));
+    }
+    return sum;
 }
 
 // Of one query: log_sum_exp in base 2, and delta = sum(grad_context * context), by which the softmax's gradient is P (dP - delta).
@@ -307,50 +170,57 @@ __device__ __forceinline__ void score_gradients(uint32_t (&p)[4], uint32_t (&ds)
     }
 }
 
-// dK and dV of 16 keys by the 16 queries at `lane`, of which the first `valid` exist; `statistics` are the first query's. Rows of C are keys, columns queries.
+// dK and dV of the 16 keys k, v (at `mine` in shared memory) by the 16 queries at `lane`, of which the first `valid` exist; `statistics` are the first
+// query's. Rows of C are keys, columns queries. Heads of 64 read v anew each time: there are not the registers to keep it.
 template <bool FULL, typename T, int WIDTH>
 __device__ __forceinline__ void key_gradients(float (&dk)[WIDTH / 8][4], float (&dv)[WIDTH / 8][4], const uint32_t (&k)[WIDTH / 16][4],
-                                              const uint32_t (&v)[WIDTH / 16][4], uint32_t q_tile, uint32_t do_tile, const typename Tile<T, WIDTH>::Lane &lane,
-                                              const Statistics *statistics, float scale_log2, unsigned valid) {
+                                              uint32_t (&v)[WIDTH / 16][4], const typename Tile<T, WIDTH>::Lane &mine,
+                                              const typename Tile<T, WIDTH>::Lane &lane, const Statistics *statistics, float scale_log2, unsigned valid) {
+    using Rows = Tile<T, WIDTH>;
     float s[2][4] = {}, dp[2][4] = {};
     uint32_t p[4], ds[4];
-    Tile<T, WIDTH>::scores(s, k, q_tile, lane);
-    Tile<T, WIDTH>::scores(dp, v, do_tile, lane);
+    Rows::scores(s, k, lane, QUERY);
+    if (WIDTH == 64) {
+        Rows::fragments(v, mine, VALUE);
+    }
+    Rows::scores(dp, v, lane, GRADIENT);
     score_gradients<FULL, T>(p, ds, s, dp, scale_log2, valid, [&](int n, int i) {
         const unsigned query = 8 * n + threadIdx.x % 4 * 2 + i % 2;
         return statistics[FULL ? query : min(query, valid - 1)];
     });
-    Tile<T, WIDTH>::weighted_sum(dv, p, do_tile, lane);
-    Tile<T, WIDTH>::weighted_sum(dk, ds, q_tile, lane);
+    Rows::weighted_sum(dv, p, lane, GRADIENT);
+    Rows::weighted_sum(dk, ds, lane, QUERY);
 }
 
 // dQ of 16 queries by the 16 keys at `lane`, of which the first `valid` exist; `statistics` are those of queries g and g + 8. Rows of C are queries.
 template <bool FULL, typename T, int WIDTH>
 __device__ __forceinline__ void query_gradients(float (&dq)[WIDTH / 8][4], const uint32_t (&q)[WIDTH / 16][4], const uint32_t (&d_out)[WIDTH / 16][4],
-                                                uint32_t k_tile, uint32_t v_tile, const typename Tile<T, WIDTH>::Lane &lane, const Statistics (&statistics)[2],
-                                                float scale_log2, unsigned valid) {
+                                                const typename Tile<T, WIDTH>::Lane &lane, const Statistics (&statistics)[2], float scale_log2,
+                                                unsigned valid) {
+    using Rows = Tile<T, WIDTH>;
     float s[2][4] = {}, dp[2][4] = {};
     uint32_t p[4], ds[4];
-    Tile<T, WIDTH>::scores(s, q, k_tile, lane);
-    Tile<T, WIDTH>::scores(dp, d_out, v_tile, lane);
+    Rows::scores(s, q, lane, KEY);
+    Rows::scores(dp, d_out, lane, VALUE);
     score_gradients<FULL, T>(p, ds, s, dp, scale_log2, valid, [&](int, int i) { return statistics[i / 2]; });
-    Tile<T, WIDTH>::weighted_sum(dq, ds, k_tile, lane);
+    Rows::weighted_sum(dq, ds, lane, KEY);
 }
 
 // grad_context, context [rows, hidden], qkv [rows, 3 * hidden], log_sum_exp [heads, rows] -> grad_qkv [rows, 3 * hidden].
 // First each warp has 16 keys and walks through the queries (dK, dV), then it has 16 queries and walks through the keys (dQ): scores are computed twice,
-// but nothing is summed between warps, and where `whole` all is read once.
+// but nothing is summed between warps, and where the `whole` range fits in a Tile, all is read once.
 template <typename T, int WIDTH>
 __device__ __forceinline__ void backward(const T *qkv, const uint4 *tiles, unsigned rows, unsigned heads, float scale, const T *context,
                                          const float *log_sum_exp, const T *grad_context, T *grad_qkv) {
     using Rows = Tile<T, WIDTH>;
     using Lane = typename Rows::Lane;
     extern __shared__ __align__(128) unsigned char memory[];
-    const uint32_t q_tile = shared_address(memory), do_tile = q_tile + Rows::BYTES, k_tile = do_tile + Rows::BYTES, v_tile = k_tile + Rows::BYTES;
+    const uint32_t shared = shared_address(memory);
     Statistics *statistics = reinterpret_cast<Statistics *>(memory + 4 * Rows::BYTES);  // of the queries in the tile
     const unsigned tile = blockIdx.x / heads, head = blockIdx.x % heads;
-    const unsigned range_start = load_fragment(tiles, tile, 0, rows).start;
-    const Fragment own = load_fragment(tiles, tile, threadIdx.x / 32, rows);
+    const Fragment lead = load_fragment(tiles, tile, 0, rows), own = load_fragment(tiles, tile, threadIdx.x / 32, rows);
+    const unsigned range_start = lead.start, range_end = lead.range_end;
+    const bool active = own.first < own.end, whole = range_end - range_start <= Rows::ROWS;
     const unsigned g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
     const size_t hidden = heads * WIDTH, stride = 3 * hidden;
     const float scale_log2 = scale * LOG2_E;
@@ -359,32 +229,27 @@ __device__ __forceinline__ void backward(const T *qkv, const uint4 *tiles, unsig
     context += head * WIDTH;
     grad_context += head * WIDTH;
     log_sum_exp += size_t(head) * rows;
-    const bool active = own.first < own.end;
-    const bool whole = own.range_end - range_start <= Rows::ROWS;
 
     {
+        // Where not whole, the keys' tiles hold the block's own 16 * WARPS rows in this half and the range, piece by piece, in the other.
+        const unsigned keys_start = whole ? range_start : lead.first;
+        Rows::copy(shared + KEY * Rows::BYTES, from + hidden + keys_start * stride, stride, min(range_end - keys_start, Rows::ROWS));
+        Rows::copy(shared + VALUE * Rows::BYTES, from + 2 * hidden + keys_start * stride, stride, min(range_end - keys_start, Rows::ROWS));
+        const Lane mine(shared, own.first - keys_start, own.end - keys_start);
         uint32_t k[WIDTH / 16][4], v[WIDTH / 16][4];
         float dk[WIDTH / 8][4] = {}, dv[WIDTH / 8][4] = {};
-        for (unsigned tile_start = range_start; tile_start < own.range_end; tile_start += Rows::ROWS) {
-            const unsigned count = min(own.range_end - tile_start, Rows::ROWS);
+        for (unsigned tile_start = range_start; tile_start < range_end; tile_start += Rows::ROWS) {
+            const unsigned count = min(range_end - tile_start, Rows::ROWS);
             if (tile_start > range_start) {
                 __syncthreads();  // all have read the tile before
             }
-            Rows::copy(q_tile, from + tile_start * stride, stride, count);
-            Rows::copy(do_tile, grad_context + tile_start * hidden, hidden, count);
-            if (whole) {
-                Rows::copy(k_tile, from + hidden + tile_start * stride, stride, count);
-                Rows::copy(v_tile, from + 2 * hidden + tile_start * stride, stride, count);
-            }
+            Rows::copy(shared + QUERY * Rows::BYTES, from + tile_start * stride, stride, count);
+            Rows::copy(shared + GRADIENT * Rows::BYTES, grad_context + tile_start * hidden, hidden, count);
             uint4 o[Rows::COPIES];
 #pragma unroll
             for (int i = 0; i < Rows::COPIES; i++) {
                 const unsigned item = i * THREADS + threadIdx.x, row = item / Rows::CHUNKS, chunk = item % Rows::CHUNKS;
                 o[i] = row < count ? *reinterpret_cast<const uint4 *>(context + (tile_start + row) * hidden + chunk * 8) : make_uint4(0, 0, 0, 0);
-            }
-            if (!whole && tile_start == range_start && active) {
-                load_rows<T, WIDTH>(k, from + hidden, stride, own.first, own.end);
-                load_rows<T, WIDTH>(v, from + 2 * hidden, stride, own.first, own.end);
             }
             wait_for_copies();
 #pragma unroll
@@ -393,7 +258,7 @@ __device__ __forceinline__ void backward(const T *qkv, const uint4 *tiles, unsig
                 const unsigned item = i * THREADS + threadIdx.x, row = item / Rows::CHUNKS, chunk = item % Rows::CHUNKS;
                 float delta = 0;
                 if (row < count) {
-                    delta = dot_8<T>(o[i], *reinterpret_cast<const uint4 *>(memory + Rows::BYTES + Rows::offset(row, chunk)));
+                    delta = dot_8<T>(o[i], *reinterpret_cast<const uint4 *>(memory + GRADIENT * Rows::BYTES + Rows::offset(row, chunk)));
                 }
 #pragma unroll
                 for (int distance = 1; distance < Rows::CHUNKS; distance *= 2) {
@@ -405,20 +270,19 @@ __device__ __forceinline__ void backward(const T *qkv, const uint4 *tiles, unsig
             }
             __syncthreads();
             if (active) {
-                if (whole) {
-                    const Lane mine(own.first - range_start, own.end - range_start);
-                    Rows::fragments(k, k_tile, mine);
-                    Rows::fragments(v, v_tile, mine);
+                if (tile_start == range_start) {
+                    Rows::fragments(k, mine, KEY);
+                    Rows::fragments(v, mine, VALUE);
                 }
                 const unsigned end = min(own.end - tile_start, count);
                 unsigned query = own.start > tile_start ? own.start - tile_start : 0;
-                Lane lane(query, end);
+                Lane lane(shared, query, end);
                 for (; query + 16 <= end; query += 16) {
-                    key_gradients<true, T, WIDTH>(dk, dv, k, v, q_tile, do_tile, lane, statistics + query, scale_log2, 16);
+                    key_gradients<true, T, WIDTH>(dk, dv, k, v, mine, lane, statistics + query, scale_log2, 16);
                     lane.advance(16);
                 }
                 if (query < end) {
-                    key_gradients<false, T, WIDTH>(dk, dv, k, v, q_tile, do_tile, Lane(query, end), statistics + query, scale_log2, end - query);
+                    key_gradients<false, T, WIDTH>(dk, dv, k, v, mine, Lane(shared, query, end), statistics + query, scale_log2, end - query);
                 }
             }
         }
@@ -432,9 +296,9 @@ __device__ __forceinline__ void backward(const T *qkv, const uint4 *tiles, unsig
     Statistics of_row[2];
     float dq[WIDTH / 8][4] = {};
     if (active && whole) {
-        const Lane mine(own.first - range_start, own.end - range_start);
-        Rows::fragments(q, q_tile, mine);
-        Rows::fragments(d_out, do_tile, mine);
+        const Lane mine(shared, own.first - range_start, own.end - range_start);
+        Rows::fragments(q, mine, QUERY);
+        Rows::fragments(d_out, mine, GRADIENT);
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             of_row[half] = statistics[min(own.first + g + 8 * half, own.end - 1) - range_start];
@@ -454,25 +318,25 @@ __device__ __forceinline__ void backward(const T *qkv, const uint4 *tiles, unsig
             of_row[half] = {log_sum_exp[row] * LOG2_E, sum_in_quad(delta)};
         }
     }
-    for (unsigned tile_start = range_start; tile_start < own.range_end; tile_start += Rows::ROWS) {
-        const unsigned count = min(own.range_end - tile_start, Rows::ROWS);
+    for (unsigned tile_start = range_start; tile_start < range_end; tile_start += Rows::ROWS) {
+        const unsigned count = min(range_end - tile_start, Rows::ROWS);
         if (!whole) {
-            __syncthreads();
-            Rows::copy(k_tile, from + hidden + tile_start * stride, stride, count);
-            Rows::copy(v_tile, from + 2 * hidden + tile_start * stride, stride, count);
+            __syncthreads();  // all have read the tile before
+            Rows::copy(shared + KEY * Rows::BYTES, from + hidden + tile_start * stride, stride, count);
+            Rows::copy(shared + VALUE * Rows::BYTES, from + 2 * hidden + tile_start * stride, stride, count);
             wait_for_copies();
             __syncthreads();
         }
         if (active) {
             const unsigned end = min(own.end - tile_start, count);
             unsigned key = own.start > tile_start ? own.start - tile_start : 0;
-            Lane lane(key, end);
+            Lane lane(shared, key, end);
             for (; key + 16 <= end; key += 16) {
-                query_gradients<true, T, WIDTH>(dq, q, d_out, k_tile, v_tile, lane, of_row, scale_log2, 16);
+                query_gradients<true, T, WIDTH>(dq, q, d_out, lane, of_row, scale_log2, 16);
                 lane.advance(16);
             }
             if (key < end) {
-                query_gradients<false, T, WIDTH>(dq, q, d_out, k_tile, v_tile, Lane(key, end), of_row, scale_log2, end - key);
+                query_gradients<false, T, WIDTH>(dq, q, d_out, Lane(shared, key, end), of_row, scale_log2, end - key);
             }
         }
     }
