@@ -1,36 +1,14 @@
-// Warp-wide matrix products of 16-bit floats with f32 sums (PTX ISA, `mma.sync.m16n8k16`), and how their operands get from global memory into registers.
-// Lanes of a warp: g = lane / 4 (0..8) and t = lane % 4. Every register holds two neighbouring 16-bit values, the lower column in the lower half.
+// Warp-wide matrix products of 16-bit floats with f32 sums (PTX ISA, `mma.sync.m16n8k16`), and how their operands get
+// from global memory into registers. Lanes of a warp: g = lane / 4 (0..8) and t = lane % 4. Every register holds two
+// neighbouring 16-bit values, the lower column in the lower half.
 //   A [16 x 16], rows by k:  a0 = (g, 2t), a1 = (g + 8, 2t), a2 = (g, 2t + 8), a3 = (g + 8, 2t + 8)
 //   B [16 x 8],  k by cols:  b0 = (2t and 2t + 1, g), b1 = (2t + 8 and 2t + 9, g)
 //   C [16 x 8],  f32:        c0, c1 = (g, 2t), (g, 2t + 1); c2, c3 = (g + 8, 2t), (g + 8, 2t + 1)
-// So two neighbouring C tiles, packed, are an A: a0 = (c0, c1) and a1 = (c2, c3) of the left one, a2 and a3 of the right one.
+// So two neighbouring C tiles, packed, are an A: a0 = (c0, c1) and a1 = (c2, c3) of the left one, a2 and a3 of the
+// right one.
 #pragma once
 
-#include <cstdint>
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
-template <typename T> __device__ __forceinline__ uint32_t pack(float low, float high);
-
-template <> __device__ __forceinline__ uint32_t pack<__half>(float low, float high) {
-    __half2 pair = __floats2half2_rn(low, high);
-    return reinterpret_cast<uint32_t &>(pair);
-}
-
-template <> __device__ __forceinline__ uint32_t pack<__nv_bfloat16>(float low, float high) {
-    __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-    return reinterpret_cast<uint32_t &>(pair);
-}
-
-template <typename T> __device__ __forceinline__ float2 unpack(uint32_t pair);
-
-template <> __device__ __forceinline__ float2 unpack<__half>(uint32_t pair) {
-    return __half22float2(reinterpret_cast<__half2 &>(pair));
-}
-
-template <> __device__ __forceinline__ float2 unpack<__nv_bfloat16>(uint32_t pair) {
-    return make_float2(__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u));
-}
+#include "vector.cuh"
 
 // c += a b.
 template <typename T>
@@ -38,50 +16,55 @@ __device__ __forceinline__ void multiply_add(float (&c)[4], const uint32_t (&a)[
 
 template <>
 __device__ __forceinline__ void multiply_add<__half>(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, "
+        "%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 template <>
-__device__ __forceinline__ void multiply_add<__nv_bfloat16>(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+__device__ __forceinline__ void multiply_add<__nv_bfloat16>(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
+                                                            uint32_t b1) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, "
+        "%2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// Four 8 x 8 matrices from shared memory; lane 8 i + j gives the address of row j of matrix i (16 bytes), and gets of every matrix the pair (g, 2t).
-// Of a [16 x 16] block M, stored row by row,
-//   * with the addresses row = lane % 16, 16-byte chunk = lane / 16, the four registers are A = M in the order a0, a1, a2, a3;
-//   * with row = lane % 8 + lane / 16 * 8, chunk = lane / 8 % 2, they are B = transpose(M): (r0, r1) for M's rows 0..8, (r2, r3) for 8..16.
+// Four 8 x 8 matrices from shared memory; lane 8 i + j gives the address of row j of matrix i (16 bytes), and gets of
+// every matrix the pair (g, 2t). Of a [16 x 16] block M, stored row by row,
+//   * with the addresses row = lane % 16, 16-byte chunk = lane / 16, the four registers are A = M in the order a0, a1,
+//   a2, a3;
+//   * with row = lane % 8 + lane / 16 * 8, chunk = lane / 8 % 2, they are B = transpose(M): (r0, r1) for M's rows 0..8,
+//   (r2, r3) for 8..16.
 // The second order is there because the two halves of B must lie in neighbouring registers.
 __device__ __forceinline__ void load_matrices(uint32_t (&r)[4], uint32_t address) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(address) : "memory");
+                 : "r"(address)
+                 : "memory");
 }
 
-// The same with each 8 x 8 matrix transposed, so that a lane gets the pair (2t and 2t + 1, g). With the first addresses the registers are
-// B = M, M's rows being k: (r0, r1) for its columns 0..8, (r2, r3) for 8..16.
+// The same with each 8 x 8 matrix transposed, so that a lane gets the pair (2t and 2t + 1, g). With the first addresses
+// the registers are B = M, M's rows being k: (r0, r1) for its columns 0..8, (r2, r3) for 8..16.
 __device__ __forceinline__ void load_matrices_transposed(uint32_t (&r)[4], uint32_t address) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(address) : "memory");
+                 : "r"(address)
+                 : "memory");
 }
 
-__device__ __forceinline__ uint32_t shared_address(const void *pointer) {
+__device__ __forceinline__ uint32_t shared_address(const void* pointer) {
     return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
 // Starts a copy of 16 bytes; both addresses are multiples of 16. Around L1: a block reads its rows once.
-__device__ __forceinline__ void copy_16_bytes(uint32_t to_shared, const void *from_global) {
+__device__ __forceinline__ void copy_16_bytes(uint32_t to_shared, const void* from_global) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to_shared), "l"(from_global) : "memory");
 }
 
 // Waits for the copies that this thread started; the other threads' need a barrier after it.
-__device__ __forceinline__ void wait_for_copies() {
-    asm volatile("cp.async.wait_all;" ::: "memory");
-}
+__device__ __forceinline__ void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 // 2^x by the special function unit, relative error 2^-22; 0 for minus infinity.
 __device__ __forceinline__ float power_of_two(float x) {
