@@ -1,6 +1,7 @@
 //! Training and tagging on NVIDIA GPUs: fused operations over packed sequences, each with its backward pass, as kernels of our own,
 //! matrix products by cuBLASLt. One file per operation, the kernel's source (`.cu`) beside it; activations are 16-bit, sums 32-bit floats.
 
+pub mod attention;
 pub mod column_sums;
 pub mod dropout;
 mod launch;
