@@ -2,6 +2,7 @@
 //! matrix products by cuBLASLt. One file per operation, the kernel's source (`.cu`) beside it; activations are 16-bit, sums 32-bit floats.
 
 pub mod adamw;
+pub mod attention;
 pub mod column_sums;
 pub mod cross_entropy;
 pub mod dropout;
