@@ -182,17 +182,18 @@ impl<T: Half> EncoderOperations<T> {
             self.products.forward(&x.as_view(), &weight, Some(&bias), &mut y.as_view_mut(), [n, from, to])?;
             Ok::<_, Error>(y)
         };
-        let add_and_norm = |residual: &CudaSlice<T>, mut sum: CudaSlice<T>, norm: &[Range<usize>; 2], site: Option<Dropout>| {
-            let mut out = self.room::<T>(n * hidden)?;
-            let mut statistics = site.map(|_| self.room::<f32>(2 * n)).transpose()?;
-            weights.with_norm(norm, self.config.layer_norm_eps, |norm| {
-                let site = site.unwrap_or(Dropout::NONE);
-                let mut statistics = statistics.as_mut().map(CudaSlice::as_view_mut);
-                let (residual, sum) = (residual.as_view(), &mut sum.as_view_mut());
-                self.norm.forward(Some(&residual), sum, norm, site, statistics.as_mut(), &mut out.as_view_mut())
-            })?;
-            Ok::<_, Error>((out, statistics.map(|statistics| SavedSum { sum, statistics })))
-        };
+        let add_and_norm =
+            |residual: &CudaSlice<T>, mut sum: CudaSlice<T>, norm: &[Range<usize>; 2], site: Option<Dropout>| {
+                let mut out = self.room::<T>(n * hidden)?;
+                let mut statistics = site.map(|_| self.room::<f32>(2 * n)).transpose()?;
+                weights.with_norm(norm, self.config.layer_norm_eps, |norm| {
+                    let site = site.unwrap_or(Dropout::NONE);
+                    let mut statistics = statistics.as_mut().map(CudaSlice::as_view_mut);
+                    let (residual, sum) = (residual.as_view(), &mut sum.as_view_mut());
+                    self.norm.forward(Some(&residual), sum, norm, site, statistics.as_mut(), &mut out.as_view_mut())
+                })?;
+                Ok::<_, Error>((out, statistics.map(|statistics| SavedSum { sum, statistics })))
+            };
         let [attention_site, ffn_site] = dropout.map_or([None; 2], |sites| sites.map(Some));
 
         let qkv = linear(&input, &layer.qkv_weight, &layer.qkv_bias, [hidden, 3 * hidden])?;
@@ -301,7 +302,14 @@ impl<T: Half> EncoderOperations<T> {
             with_norm_gradients(gradients, Some(bias.clone()), norm, |norm_gradients| {
                 let mut dropped = dropped.as_mut().map(CudaSlice::as_view_mut);
                 let (gradient, sum) = (&mut gradient.as_view_mut(), &saved.sum.as_view());
-                self.norm.backward(gradient, sum, saved_norm, dropped.as_mut(), norm_gradients, &mut scratch.as_view_mut())
+                self.norm.backward(
+                    gradient,
+                    sum,
+                    saved_norm,
+                    dropped.as_mut(),
+                    norm_gradients,
+                    &mut scratch.as_view_mut(),
+                )
             })?;
             Ok::<_, Error>((gradient, dropped))
         };
@@ -377,7 +385,12 @@ impl<T: Half> FlatWeights<'_, T> {
         operation(Tables { words: &words, positions: &positions, token_type: token_type.as_ref() })
     }
 
-    fn with_norm<R>(&self, [weight, bias]: &[Range<usize>; 2], epsilon: f64, operation: impl FnOnce(Norm<'_>) -> R) -> R {
+    fn with_norm<R>(
+        &self,
+        [weight, bias]: &[Range<usize>; 2],
+        epsilon: f64,
+        operation: impl FnOnce(Norm<'_>) -> R,
+    ) -> R {
         let (weight, bias) = (self.wide.slice(weight.clone()), self.wide.slice(bias.clone()));
         operation(Norm { weight: &weight, bias: &bias, epsilon: epsilon as f32 })
     }

@@ -9,7 +9,7 @@ use candle_core::op::BackpropOp;
 use candle_core::{CudaDevice, DType, Device, Storage, Tensor};
 use half::{bf16, f16};
 
-use super::encoder::{EncoderOperations, FlatWeights, PassDropout, SavedPass};
+use super::encoder::{EncoderOperations, FlatWeights, SavedPass};
 use super::inputs::{HostInputs, Inputs};
 use super::{Half, refused};
 use crate::batch::Batch;
@@ -152,7 +152,8 @@ impl FusedEncoder {
         };
         let inputs = HostInputs::new(batch, &self.config, dropout.is_some())?.upload(&cuda.cuda_stream())?;
         let narrow = self.weights.detach().to_dtype(T::DTYPE)?;
-        let (hidden, saved) = with_weights::<T, _>(&narrow, &self.weights, |w| operations.forward(w, &inputs, dropout))?;
+        let (hidden, saved) =
+            with_weights::<T, _>(&narrow, &self.weights, |w| operations.forward(w, &inputs, dropout))?;
         let hidden = tensor(hidden, cuda, (batch.pieces(), self.config.hidden));
         let Some(saved) = saved else { return Ok(hidden) };
         let backward = Backward {
@@ -169,7 +170,9 @@ impl FusedEncoder {
 
 /// Whether there are kernels for an encoder of these sizes.
 fn fits(config: &EncoderConfig) -> bool {
-    matches!(config.hidden / config.heads, 32 | 64) && config.hidden <= super::layer_norm::MAX_WIDTH && config.ffn % 32 == 0
+    matches!(config.hidden / config.heads, 32 | 64)
+        && config.hidden <= super::layer_norm::MAX_WIDTH
+        && config.ffn % 32 == 0
 }
 
 /// Gradient on the hidden states -> gradient on all weights.
@@ -191,7 +194,9 @@ impl<T: Half + CudaDType + candle_core::WithDType> Backward<T> {
         let stream = self.cuda.cuda_stream();
         let gradient = copy::<T>(&stream, &gradient.contiguous()?)?;
         let elements = self.operations.layout().elements();
-        let mut gradients = stream.alloc_zeros::<f32>(elements).map_err(refused("allocating gradients"))
+        let mut gradients = stream
+            .alloc_zeros::<f32>(elements)
+            .map_err(refused("allocating gradients"))
             .map_err(candle_core::Error::wrap)?;
         with_weights::<T, _>(&self.narrow, &self.weights, |weights| {
             self.operations.backward(weights, &self.inputs, saved, gradient, &mut gradients)
@@ -240,3 +245,6 @@ fn copy<T: Half + CudaDType>(stream: &Arc<CudaStream>, tensor: &Tensor) -> candl
     with_memory::<T, _>(tensor, |memory| stream.clone_dtod(&memory).map_err(refused("copying a gradient")))
         .map_err(candle_core::Error::wrap)
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,12 +7,16 @@ pub mod column_sums;
 pub mod cross_entropy;
 pub mod dropout;
 pub mod embedding;
+pub mod encoder;
+pub mod fused;
 pub mod gather_rows;
 pub mod gelu;
+pub mod inputs;
 mod launch;
 pub mod layer_norm;
 pub mod memory;
 pub mod occurrences;
+pub mod products;
 pub mod residual_norm;
 #[cfg(test)]
 mod testing;
@@ -80,12 +84,18 @@ pub(crate) fn refused(what: &str) -> impl Fn(candle_core::cuda_backend::cudarc::
 }
 
 /// The stream of the first GPU; where there is none, tests that need one say so and pass.
+/// The GPU to test on.
 #[cfg(test)]
-pub(crate) fn gpu() -> Option<Arc<CudaStream>> {
+pub(crate) fn gpu_device() -> Option<candle_core::Device> {
     let device = candle_core::Device::new_cuda(0).ok();
-    let stream = device.and_then(|device| Some(device.as_cuda_device().ok()?.cuda_stream()));
-    if stream.is_none() {
+    if device.is_none() {
         println!("no GPU: not run");
     }
-    stream
+    device
+}
+
+/// Its stream.
+#[cfg(test)]
+pub(crate) fn gpu() -> Option<Arc<CudaStream>> {
+    Some(gpu_device()?.as_cuda_device().ok()?.cuda_stream())
 }

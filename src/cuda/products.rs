@@ -7,6 +7,7 @@ use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use candle_core::cuda_backend::cudarc::cublas::sys::cublasOperation_t;
 use candle_core::cuda_backend::cudarc::cublaslt::result::{self as lt, CublasError};
 use candle_core::cuda_backend::cudarc::cublaslt::sys;
 use candle_core::cuda_backend::cudarc::driver::{
@@ -61,18 +62,23 @@ struct Shape {
     accumulate: bool,
 }
 
-/// A product made ready: cuBLASLt's descriptions of it and the algorithm that its heuristics choose.
+/// A product made ready.
 struct Plan {
+    description: Description,
+    algorithm: sys::cublasLtMatmulAlgo_t,
+}
+
+/// cuBLASLt's descriptions of a product and its matrices.
+struct Description {
     product: sys::cublasLtMatmulDesc_t,
     a: sys::cublasLtMatrixLayout_t,
     b: sys::cublasLtMatrixLayout_t,
     d: sys::cublasLtMatrixLayout_t,
-    algorithm: sys::cublasLtMatmulAlgo_t,
 }
 
-impl Drop for Plan {
+impl Drop for Description {
     fn drop(&mut self) {
-        // Safety: the handles were created with the plan and are used by nothing else. An error on destruction leaves nothing to do.
+        // Safety: the handles were created with the description and are used by nothing else. An error on destruction leaves nothing to do.
         unsafe {
             let _ = lt::destroy_matmul_desc(self.product);
             for layout in [self.a, self.b, self.d] {
@@ -231,6 +237,7 @@ impl<T: Half> Products<T> {
             std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
             std::collections::hash_map::Entry::Vacant(place) => place.insert(Plan::new::<T>(*handle, shape)?),
         };
+        let of = &plan.description;
         let (alpha, beta) = (1f32, if shape.accumulate { 1f32 } else { 0f32 });
         let (a, _a) = a.device_ptr(&self.stream);
         let (b, _b) = b.device_ptr(&self.stream);
@@ -242,7 +249,7 @@ impl<T: Half> Products<T> {
         unsafe {
             if let Some((bias, _)) = &bias {
                 lt::set_matmul_desc_attribute(
-                    plan.product,
+                    of.product,
                     sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER,
                     (&raw const *bias).cast(),
                     size_of_val(bias),
@@ -251,17 +258,17 @@ impl<T: Half> Products<T> {
             }
             lt::matmul(
                 *handle,
-                plan.product,
+                of.product,
                 (&raw const alpha).cast(),
                 (&raw const beta).cast(),
                 a as *const c_void,
-                plan.a,
+                of.a,
                 b as *const c_void,
-                plan.b,
+                of.b,
                 d as *const c_void,
-                plan.d,
+                of.d,
                 d as *mut c_void,
-                plan.d,
+                of.d,
                 &raw const plan.algorithm,
                 scratch as *mut c_void,
                 WORKSPACE_BYTES,
@@ -274,6 +281,14 @@ impl<T: Half> Products<T> {
 
 impl Plan {
     fn new<T: Half>(handle: sys::cublasLtHandle_t, shape: Shape) -> Result<Self> {
+        let description = Description::new::<T>(shape)?;
+        let algorithm = choose(handle, &description).map_err(failed)?;
+        Ok(Self { description, algorithm })
+    }
+}
+
+impl Description {
+    fn new<T: Half>(shape: Shape) -> Result<Self> {
         use sys::cublasLtMatmulDescAttributes_t as Attribute;
         let Shape { m, n, k, transpose_a, transpose_b, bias, wide_result, .. } = shape;
         let narrow = data_type::<T>();
@@ -282,42 +297,49 @@ impl Plan {
         };
         let stored = |rows, columns, transposed| if transposed { (columns, rows) } else { (rows, columns) };
         let (a, b) = (stored(m, k, transpose_a), stored(k, n, transpose_b));
-        let mut plan = Self {
+        let description = Self {
             product: lt::create_matmul_desc(sys::cublasComputeType_t::CUBLAS_COMPUTE_32F, f32::TYPE).map_err(failed)?,
             a: layout(narrow, a.0, a.1)?,
             b: layout(narrow, b.0, b.1)?,
             d: layout(if wide_result { f32::TYPE } else { narrow }, m, n)?,
-            algorithm: sys::cublasLtMatmulAlgo_t::default(),
         };
         let set = |attribute, value: i32| {
             // Safety: the description lives, and these attributes are 32-bit numbers.
             unsafe {
-                lt::set_matmul_desc_attribute(plan.product, attribute, (&raw const value).cast(), size_of_val(&value))
+                lt::set_matmul_desc_attribute(
+                    description.product,
+                    attribute,
+                    (&raw const value).cast(),
+                    size_of_val(&value),
+                )
             }
             .map_err(failed)
         };
         let operation = |transpose: bool| match transpose {
-            true => sys::cublasOperation_t::CUBLAS_OP_T as i32,
-            false => sys::cublasOperation_t::CUBLAS_OP_N as i32,
+            true => cublasOperation_t::CUBLAS_OP_T as i32,
+            false => cublasOperation_t::CUBLAS_OP_N as i32,
         };
         set(Attribute::CUBLASLT_MATMUL_DESC_TRANSA, operation(transpose_a))?;
         set(Attribute::CUBLASLT_MATMUL_DESC_TRANSB, operation(transpose_b))?;
         if bias {
             set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS as i32)?;
         }
-        plan.algorithm = choose(handle, &plan).map_err(failed)?;
-        Ok(plan)
+        Ok(description)
     }
 }
 
 /// The algorithm that cuBLASLt's heuristics put first.
-fn choose(handle: sys::cublasLtHandle_t, plan: &Plan) -> std::result::Result<sys::cublasLtMatmulAlgo_t, CublasError> {
+fn choose(
+    handle: sys::cublasLtHandle_t,
+    of: &Description,
+) -> std::result::Result<sys::cublasLtMatmulAlgo_t, CublasError> {
     use sys::cublasLtMatmulPreferenceAttributes_t as Preference;
     let preference = lt::create_matmul_pref()?;
-    let workspace = WORKSPACE_BYTES as u64;
+    let (workspace, alignment) = (WORKSPACE_BYTES as u64, ALIGNMENT_BYTES);
     // Safety: all handles live until the end of the block; the attributes are of the types that cuBLASLt documents (u64 and u32).
     unsafe {
-        let set = |attribute, value: *const c_void, bytes| lt::set_matmul_pref_attribute(preference, attribute, value, bytes);
+        let set =
+            |attribute, value: *const c_void, bytes| lt::set_matmul_pref_attribute(preference, attribute, value, bytes);
         let chosen = set(
             Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
             (&raw const workspace).cast(),
@@ -331,11 +353,9 @@ fn choose(handle: sys::cublasLtHandle_t, plan: &Plan) -> std::result::Result<sys
                 Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES,
             ]
             .into_iter()
-            .try_for_each(|attribute| set(attribute, (&raw const ALIGNMENT_BYTES).cast(), size_of_val(&ALIGNMENT_BYTES)))
+            .try_for_each(|attribute| set(attribute, (&raw const alignment).cast(), size_of_val(&alignment)))
         })
-        .and_then(|()| {
-            lt::get_matmul_algo_heuristic(handle, plan.product, plan.a, plan.b, plan.d, plan.d, preference)
-        });
+        .and_then(|()| lt::get_matmul_algo_heuristic(handle, of.product, of.a, of.b, of.d, of.d, preference));
         let destroyed = lt::destroy_matmul_pref(preference);
         chosen.and_then(|chosen| destroyed.map(|()| chosen.algo))
     }

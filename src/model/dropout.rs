@@ -28,7 +28,7 @@ impl Dropout {
 
     /// What the fused operations need to make the masks of one pass, which differ from those of any other pass since the last reseeding.
     #[cfg(feature = "cuda")]
-    pub(crate) fn next_pass(&mut self) -> crate::cuda::encoder::PassDropout {
+    pub fn next_pass(&mut self) -> crate::cuda::encoder::PassDropout {
         let [low, high] = self.key;
         let pass = crate::cuda::encoder::PassDropout {
             probability: self.probability as f32,

@@ -53,7 +53,7 @@ const PROGRESS: &str = "progress";
 pub fn save(path: &Path, progress: &Progress, parameters: &Parameters, optimizer: &Optimizer) -> Result<()> {
     let mut tensors: BTreeMap<String, Tensor> =
         parameters.values(DType::F32)?.into_iter().map(|(name, value)| (format!("value.{name}"), value)).collect();
-    for (name, moment) in optimizer.state() {
+    for (name, moment) in optimizer.state()? {
         tensors.insert(name, moment.to_device(&Device::Cpu)?);
     }
     let json = serde_json::to_string(progress).map_err(|e| Error::Setting(e.to_string()))?;

@@ -10,6 +10,10 @@ pub mod error;
 pub mod evaluate;
 pub mod files;
 pub mod finetune;
+#[cfg(feature = "cuda")]
+pub mod fused_masked_lm;
+#[cfg(feature = "cuda")]
+pub mod fused_optimizer;
 pub mod loss;
 pub mod masked_lm;
 pub mod masking;

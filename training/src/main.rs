@@ -20,6 +20,8 @@ enum Command {
     Prepare(commands::prepare::Arguments),
     /// Turn unlabelled text into one file of piece ids, to pre-train and distil where the text is not.
     PrepareText(commands::prepare_text::Arguments),
+    /// Train an encoder further on unlabelled text, as a masked language model.
+    Pretrain(commands::pretrain::Arguments),
     /// Fine-tune an encoder with a CRF and a class head on annotated corpora.
     Finetune(commands::finetune::Arguments),
     /// Score a model on an annotated corpus: strict spans.
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Prepare(arguments) => commands::prepare::run(&arguments),
         Command::PrepareText(arguments) => commands::prepare_text::run(&arguments),
+        Command::Pretrain(arguments) => commands::pretrain::run(&arguments),
         Command::Finetune(arguments) => commands::finetune::run(&arguments),
         Command::Evaluate(arguments) => commands::evaluate::run(&arguments),
     };

@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
 
 use crate::error::{Error, Result};
+use crate::parameters::Parameters;
 
 /// AdamW's constants.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -80,8 +80,8 @@ fn flatten(tensors: &[Tensor]) -> Result<Tensor> {
     Ok(Tensor::cat(&flat, 0)?.reshape(((), ROW))?)
 }
 
-/// The variables with their moments.
-pub struct Optimizer {
+/// The variables with their moments, on candle's operations.
+struct Groups {
     settings: AdamW,
     step: usize,
     /// Norm of the last step's gradients.
@@ -89,8 +89,29 @@ pub struct Optimizer {
     groups: Vec<Group>,
 }
 
+/// The variables with their moments.
+pub struct Optimizer(Engine);
+
+enum Engine {
+    Groups(Groups),
+    #[cfg(feature = "cuda")]
+    Fused(Box<crate::fused_optimizer::FusedAdamW>),
+}
+
 impl Optimizer {
-    /// `scale` gives the factor on the learning rate for a variable's name.
+    /// For a model's parameters; `scale` gives the factor on the learning rate for a tensor's name.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn of(settings: AdamW, parameters: &Parameters, scale: impl Fn(&str) -> f64) -> Result<Self> {
+        #[cfg(feature = "cuda")]
+        if let Some(fused) = crate::fused_optimizer::FusedAdamW::new(settings, parameters, &scale)? {
+            return Ok(Self(Engine::Fused(Box::new(fused))));
+        }
+        Self::new(settings, parameters.variables(), scale)
+    }
+
+    /// For variables by their names, on candle's operations; `scale` gives the factor on the learning rate for a name.
     ///
     /// # Errors
     /// If there are no variables or the device fails.
@@ -109,14 +130,104 @@ impl Optimizer {
             let (mean, square, average) = (zeros.clone(), zeros, values.clone());
             Ok(Group { scale, decays, variables, mean, square, average, values })
         });
-        Ok(Self { settings, step: 0, norm: 0., groups: groups.collect::<Result<_>>()? })
+        let groups = groups.collect::<Result<_>>()?;
+        Ok(Self(Engine::Groups(Groups { settings, step: 0, norm: 0., groups })))
     }
 
-    /// One step at learning rate `rate`; `gradient` gives a variable's. A variable without one has a gradient of zero.
+    /// One step at learning rate `rate`; `gradient` gives a variable's. A variable without one has a gradient of zero. Gradients whose norm is
+    /// not finite change nothing.
     ///
     /// # Errors
-    /// [`Error::Diverged`] if the norm is not finite; nothing has changed then.
+    /// [`Error::Diverged`] if the norm is not finite; on a GPU [`Optimizer::check_finite`] says so later, so that a step need not wait.
     pub fn step(&mut self, gradient: impl Fn(&Var) -> Option<Tensor>, rate: f64) -> Result<()> {
+        match &mut self.0 {
+            Engine::Groups(groups) => groups.step(gradient, rate),
+            #[cfg(feature = "cuda")]
+            Engine::Fused(fused) => fused.step(gradient, rate),
+        }
+    }
+
+    /// Waits for the steps so far.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] if the gradients of one were not finite.
+    pub fn check_finite(&self) -> Result<()> {
+        match &self.0 {
+            Engine::Groups(_) => Ok(()),
+            #[cfg(feature = "cuda")]
+            Engine::Fused(fused) => {
+                let report = fused.report()?;
+                match report.bad_steps {
+                    0 => Ok(()),
+                    _ => Err(Error::Diverged { step: report.steps as usize }),
+                }
+            }
+        }
+    }
+
+    /// Global norm of the last step's gradients before clipping; waits for it.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn norm(&self) -> Result<f64> {
+        match &self.0 {
+            Engine::Groups(groups) => Ok(groups.norm),
+            #[cfg(feature = "cuda")]
+            Engine::Fused(fused) => Ok(f64::from(fused.report()?.norm)),
+        }
+    }
+
+    /// Gives the variables the running average of their values, to evaluate or keep it.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn show_average(&self) -> Result<()> {
+        match &self.0 {
+            Engine::Groups(groups) => groups.groups.iter().try_for_each(|group| group.write_variables(&group.average)),
+            #[cfg(feature = "cuda")]
+            Engine::Fused(fused) => fused.show_average(),
+        }
+    }
+
+    /// Gives the variables their own values again.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn show_values(&self) -> Result<()> {
+        match &self.0 {
+            Engine::Groups(groups) => groups.groups.iter().try_for_each(|group| group.write_variables(&group.values)),
+            #[cfg(feature = "cuda")]
+            Engine::Fused(fused) => fused.show_values(),
+        }
+    }
+
+    /// The moments and averages, for a checkpoint.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn state(&self) -> Result<BTreeMap<String, Tensor>> {
+        match &self.0 {
+            Engine::Groups(groups) => Ok(groups.state()),
+            #[cfg(feature = "cuda")]
+            Engine::Fused(fused) => fused.state(),
+        }
+    }
+
+    /// Goes on after `step` steps from a checkpoint's moments and averages and the values that the variables have now.
+    ///
+    /// # Errors
+    /// If a moment is missing or of another length.
+    pub fn restore(&mut self, step: usize, tensors: &HashMap<String, Tensor>) -> Result<()> {
+        match &mut self.0 {
+            Engine::Groups(groups) => groups.restore(step, tensors),
+            #[cfg(feature = "cuda")]
+            Engine::Fused(fused) => fused.restore(step, tensors),
+        }
+    }
+}
+
+impl Groups {
+    fn step(&mut self, gradient: impl Fn(&Var) -> Option<Tensor>, rate: f64) -> Result<()> {
         let mut flat = Vec::with_capacity(self.groups.len());
         let mut squares = Vec::with_capacity(self.groups.len());
         for group in &self.groups {
@@ -154,29 +265,7 @@ impl Optimizer {
         Ok(())
     }
 
-    /// Global norm of the last step's gradients before clipping.
-    pub fn norm(&self) -> f64 {
-        self.norm
-    }
-
-    /// Gives the variables the running average of their values, to evaluate or keep it.
-    ///
-    /// # Errors
-    /// If the device fails.
-    pub fn show_average(&self) -> Result<()> {
-        self.groups.iter().try_for_each(|group| group.write_variables(&group.average))
-    }
-
-    /// Gives the variables their own values again.
-    ///
-    /// # Errors
-    /// If the device fails.
-    pub fn show_values(&self) -> Result<()> {
-        self.groups.iter().try_for_each(|group| group.write_variables(&group.values))
-    }
-
-    /// The moments and averages, for a checkpoint.
-    pub fn state(&self) -> BTreeMap<String, Tensor> {
+    fn state(&self) -> BTreeMap<String, Tensor> {
         let all = |(i, group): (usize, &Group)| {
             [("mean", &group.mean), ("square", &group.square), ("average", &group.average)]
                 .map(|(kind, tensor)| (format!("optimizer.{kind}.{i}"), tensor.clone()))
@@ -184,11 +273,7 @@ impl Optimizer {
         self.groups.iter().enumerate().flat_map(all).collect()
     }
 
-    /// Goes on after `step` steps from a checkpoint's moments and averages and the values that the variables have now.
-    ///
-    /// # Errors
-    /// If a moment is missing or of another length.
-    pub fn restore(&mut self, step: usize, tensors: &HashMap<String, Tensor>) -> Result<()> {
+    fn restore(&mut self, step: usize, tensors: &HashMap<String, Tensor>) -> Result<()> {
         self.step = step;
         for (i, group) in self.groups.iter_mut().enumerate() {
             group.values = flatten(&group.variables.iter().map(|v| v.as_tensor().clone()).collect::<Vec<_>>())?;
@@ -269,7 +354,7 @@ mod tests {
         // The gradient is 2 x = (6, 8), of norm 10; clipped it is (0.6, 0.8).
         let gradients = x.sqr()?.sum_all()?.backward()?;
         optimizer.step(|variable| gradients.get(variable).cloned(), 1.)?;
-        let norm = optimizer.norm();
+        let norm = optimizer.norm()?;
         assert!((norm - 10.).abs() < 1e-5);
         let expected = [3. - 0.6 / 1.6, 4. - 0.8 / 1.8];
         for (found, expected) in x.to_vec1::<f32>()?.into_iter().zip(expected) {
@@ -277,7 +362,10 @@ mod tests {
         }
         let before = x.to_vec1::<f32>()?;
         let infinite = (x.as_tensor() * f64::INFINITY)?.sum_all()?.backward()?;
-        assert!(matches!(optimizer.step(|variable| infinite.get(variable).cloned(), 1.), Err(Error::Diverged { step: 1 })));
+        assert!(matches!(
+            optimizer.step(|variable| infinite.get(variable).cloned(), 1.),
+            Err(Error::Diverged { step: 1 })
+        ));
         assert_eq!(x.to_vec1::<f32>()?, before);
         Ok(())
     }

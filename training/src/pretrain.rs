@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use chemtag::batch::packs;
 use chemtag::model::dropout::Dropout;
+use chemtag::model::encoder::Encoder;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -110,17 +111,14 @@ struct Step {
 /// # Errors
 /// If there is no text, the run diverges, the device fails or a file cannot be written; the last checkpoint stays good.
 pub fn pretrain(run: Run, parameters: &Parameters) -> Result<()> {
-    let Run { settings, text, masking, .. } = &run;
+    let Run { settings, text, masking, out, tokenizer, on_metrics, stop_before } = run;
+    let settings = &settings;
     check(settings, text, parameters)?;
-    std::fs::create_dir_all(&run.out).map_err(|e| Error::io("write", &run.out, e))?;
+    std::fs::create_dir_all(&out).map_err(|e| Error::io("write", &out, e))?;
     let json = serde_json::to_string(settings).map_err(|e| Error::Setting(e.to_string()))?;
     let plan = plan(settings, text);
-    let schedule = Schedule {
-        peak: settings.learning_rate,
-        steps: plan.len(),
-        warmup: settings.warmup,
-        flat: settings.flat,
-    };
+    let schedule =
+        Schedule { peak: settings.learning_rate, steps: plan.len(), warmup: settings.warmup, flat: settings.flat };
     let adamw = AdamW {
         beta2: settings.beta2,
         epsilon: 1e-6,
@@ -131,35 +129,36 @@ pub fn pretrain(run: Run, parameters: &Parameters) -> Result<()> {
     let mut optimizer = Optimizer::of(adamw, parameters, |_| 1.)?;
     let mut dropout = Dropout::new(settings.dropout);
 
-    let checkpoint_path = run.out.join("checkpoint.safetensors");
+    let checkpoint_path = out.join("checkpoint.safetensors");
     let fresh = Progress { settings: json.clone(), step: 0, metrics_bytes: 0, best: None, epoch_sums: [Exact(0.); 3] };
     let restored = checkpoint::restore(&checkpoint_path, &json, parameters, &mut optimizer)?;
     let mut progress = restored.unwrap_or(fresh);
-    write_atomically(&run.out.join("settings.json"), json.as_bytes())?;
-    let mut metrics = Metrics::open(&run.out.join("metrics.jsonl"), progress.metrics_bytes)?;
+    write_atomically(&out.join("settings.json"), json.as_bytes())?;
+    let mut metrics = Metrics::open(&out.join("metrics.jsonl"), progress.metrics_bytes)?;
     let mut model = MaskedLmModel::new(parameters)?;
 
     let started = Instant::now();
     let first = progress.step;
     let mut pieces = 0;
     std::thread::scope(|scope| {
-        let (sender, batches) = sync_channel::<MaskedBatch>(AHEAD);
+        let (sender, batches) = sync_channel::<Result<Prepared>>(AHEAD);
         let todo = &plan[first..];
         // Ends with the last batch, or when the loop has ended and dropped the receiver.
         scope.spawn(move || {
             todo.iter().all(|step| {
                 let batch = masking.batch(text.piece_ids(), &step.sequences, settings.seed, step.pass);
-                sender.send(batch).is_ok()
+                sender.send(Prepared::new(batch, parameters)).is_ok()
             })
         });
         for batch in batches {
-            if run.stop_before == Some(progress.step) {
+            if stop_before == Some(progress.step) {
                 break;
             }
             dropout.reseed(settings.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(progress.step as u64));
-            model.step(parameters, &batch, &mut dropout, &mut optimizer, schedule.rate(progress.step))?;
+            let batch = batch?;
+            pieces += batch.pieces();
+            model.step(parameters, batch, &mut dropout, &mut optimizer, schedule.rate(progress.step))?;
             progress.step += 1;
-            pieces += batch.batch.pieces();
             let last = progress.step == plan.len();
             if progress.step % settings.metrics_steps == 0 || last {
                 let losses = model.take_losses()?;
@@ -173,17 +172,17 @@ pub fn pretrain(run: Run, parameters: &Parameters) -> Result<()> {
                     "seconds": seconds,
                     "pieces_per_second": pieces as f64 / seconds,
                 }))?;
-                (run.on_metrics)(progress.step, plan.len(), losses.loss / losses.predicted);
+                on_metrics(progress.step, plan.len(), losses.loss / losses.predicted);
             }
             if progress.step % settings.checkpoint_steps == 0 && !last {
                 progress.metrics_bytes = metrics.bytes();
                 checkpoint::save(&checkpoint_path, &progress, parameters, &optimizer)?;
             }
         }
-        Ok(())
+        Ok::<_, Error>(())
     })?;
     if progress.step == plan.len() {
-        parameters.save_model(&run.out, run.tokenizer)?;
+        parameters.save_model(&out, tokenizer)?;
     }
     progress.metrics_bytes = metrics.bytes();
     checkpoint::save(&checkpoint_path, &progress, parameters, &optimizer)
@@ -243,31 +242,82 @@ fn plan(settings: &Settings, text: &TextSet) -> Vec<Step> {
     steps
 }
 
-/// The model in training, on candle's operations.
-struct MaskedLmModel {
-    encoder: chemtag::model::encoder::Encoder,
-    losses: MaskedLmLoss,
+/// A batch on its way to the model.
+enum Prepared {
+    Masked(MaskedBatch),
+    #[cfg(feature = "cuda")]
+    Fused {
+        batch: crate::fused_masked_lm::Prepared,
+        pieces: usize,
+    },
+}
+
+impl Prepared {
+    fn new(masked: MaskedBatch, parameters: &Parameters) -> Result<Self> {
+        #[cfg(feature = "cuda")]
+        if parameters.layout().is_some() {
+            let batch = crate::fused_masked_lm::Prepared::new(&masked, parameters)?;
+            return Ok(Self::Fused { batch, pieces: masked.batch.pieces() });
+        }
+        let _ = parameters;
+        Ok(Self::Masked(masked))
+    }
+
+    fn pieces(&self) -> usize {
+        match self {
+            Self::Masked(masked) => masked.batch.pieces(),
+            #[cfg(feature = "cuda")]
+            Self::Fused { pieces, .. } => *pieces,
+        }
+    }
+}
+
+/// The model in training.
+enum MaskedLmModel {
+    /// On candle's operations.
+    Tensors { encoder: Box<Encoder>, losses: MaskedLmLoss },
+    #[cfg(feature = "cuda")]
+    Fused(Box<crate::fused_masked_lm::FusedMaskedLm>),
 }
 
 impl MaskedLmModel {
     fn new(parameters: &Parameters) -> Result<Self> {
-        Ok(Self { encoder: parameters.encoder()?, losses: MaskedLmLoss::default() })
+        #[cfg(feature = "cuda")]
+        if let Some(fused) = crate::fused_masked_lm::FusedMaskedLm::new(parameters)? {
+            return Ok(Self::Fused(Box::new(fused)));
+        }
+        Ok(Self::Tensors { encoder: Box::new(parameters.encoder()?), losses: MaskedLmLoss::default() })
     }
 
     fn step(
         &mut self,
         parameters: &Parameters,
-        batch: &MaskedBatch,
+        batch: Prepared,
         dropout: &mut Dropout,
         optimizer: &mut Optimizer,
         rate: f64,
     ) -> Result<()> {
-        let (losses, gradients) = masked_lm::loss_and_gradients(parameters, &self.encoder, batch, dropout)?;
-        self.losses += losses;
-        optimizer.step(|variable| gradients.get(variable).cloned(), rate)
+        match (self, batch) {
+            (Self::Tensors { encoder, losses }, Prepared::Masked(masked)) => {
+                let (loss, gradients) = masked_lm::loss_and_gradients(parameters, encoder, &masked, dropout)?;
+                *losses += loss;
+                optimizer.step(|variable| gradients.get(variable).cloned(), rate)
+            }
+            #[cfg(feature = "cuda")]
+            (Self::Fused(model), Prepared::Fused { batch, .. }) => {
+                let gradients = model.gradients(parameters, batch, dropout.next_pass())?;
+                optimizer.step(|variable| gradients.get(&variable.as_tensor().id()).cloned(), rate)
+            }
+            #[cfg(feature = "cuda")]
+            _ => Err(Error::Setting("the batch was prepared for another device".into())),
+        }
     }
 
     fn take_losses(&mut self) -> Result<MaskedLmLoss> {
-        Ok(std::mem::take(&mut self.losses))
+        match self {
+            Self::Tensors { losses, .. } => Ok(std::mem::take(losses)),
+            #[cfg(feature = "cuda")]
+            Self::Fused(model) => model.take_losses(),
+        }
     }
 }

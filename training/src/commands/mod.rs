@@ -4,6 +4,7 @@ pub mod evaluate;
 pub mod finetune;
 pub mod prepare;
 pub mod prepare_text;
+pub mod pretrain;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
