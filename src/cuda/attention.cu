@@ -248,10 +248,9 @@ __device__ __forceinline__ void backward(const T* qkv, const uint4* tiles, unsig
         // Where not whole, the keys' tiles hold the block's own 16 * WARPS rows in this half and the range, piece by
         // piece, in the other.
         const unsigned keys_start = whole ? range_start : lead.first;
-        Rows::copy(shared + KEY * Rows::BYTES, from + hidden + keys_start * stride, stride,
-                   min(range_end - keys_start, Rows::ROWS));
-        Rows::copy(shared + VALUE * Rows::BYTES, from + 2 * hidden + keys_start * stride, stride,
-                   min(range_end - keys_start, Rows::ROWS));
+        const unsigned keys = min(range_end - keys_start, whole ? Rows::ROWS : 16 * WARPS);
+        Rows::copy(shared + KEY * Rows::BYTES, from + hidden + keys_start * stride, stride, keys);
+        Rows::copy(shared + VALUE * Rows::BYTES, from + 2 * hidden + keys_start * stride, stride, keys);
         const Lane mine(shared, own.first - keys_start, own.end - keys_start);
         typename Rows::Operands k, v;
         typename Rows::Sums dk = {}, dv = {};

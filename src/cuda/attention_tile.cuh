@@ -23,7 +23,7 @@ __device__ __forceinline__ Fragment load_fragment(const uint4* tiles, unsigned t
     return {f.x, f.y, f.z, f.w};
 }
 
-// Matrices of TILE_ROWS rows of one head in shared memory. 16-byte chunks of a row are swizzled (exclusive or with bits
+// A matrix of ROWS rows of one head in shared memory. 16-byte chunks of a row are swizzled (exclusive or with bits
 // of the row's number), so that any 8 neighbouring rows have one and the same chunk in 8 different groups of 4 banks:
 // what ldmatrix reads at a time.
 template <typename Number, int COLUMNS>

@@ -115,11 +115,11 @@ fn reference(shape: Shape<'_>, qkv: &[f64], grad_context: &[f64]) -> Reference {
                 let delta_size: f64 = (0..width).map(|d| (grad[d] * context.values[from + d]).abs()).sum();
                 for (j, (p, dp)) in sequence.clone().zip(weights.iter().zip(&grad_weights)) {
                     let (grad_score, size) = (scale * p * (dp - delta), scale * p * (dp.abs() + delta_size));
-                    for d in 0..width {
+                    for (d, g) in grad.iter().enumerate() {
                         let (q, k) = (part(i, 0)[d], part(j, 1)[d]);
                         grad_qkv.add(place(i, 0) + d, grad_score * k, size * k.abs());
                         grad_qkv.add(place(j, 1) + d, grad_score * q, size * q.abs());
-                        grad_qkv.add(place(j, 2) + d, p * grad[d], p * grad[d].abs());
+                        grad_qkv.add(place(j, 2) + d, p * g, p * g.abs());
                     }
                 }
             }
