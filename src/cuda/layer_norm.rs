@@ -2,6 +2,8 @@
 //! statistics of each row, gradients. [`residual_norm`](super::residual_norm) and [`embedding`](super::embedding) share it.
 //! A row lies in the registers of 16 or 32 lanes of a warp, up to three or four times eight numbers in each.
 
+#[cfg(test)]
+use candle_core::cuda_backend::cudarc::driver::CudaSlice;
 use candle_core::cuda_backend::cudarc::driver::{CudaFunction, CudaView, CudaViewMut};
 
 use super::dropout::Dropout;
@@ -26,9 +28,9 @@ const BACKWARD_BLOCKS: u32 = 396;
 /// A LayerNorm's parameters.
 #[derive(Clone, Copy)]
 pub struct Norm<'a> {
-    /// [width].
+    /// `[width]`.
     pub weight: &'a CudaView<'a, f32>,
-    /// [width].
+    /// `[width]`.
     pub bias: &'a CudaView<'a, f32>,
     /// Added to the variance.
     pub epsilon: f32,
@@ -37,9 +39,9 @@ pub struct Norm<'a> {
 /// What the backward pass of a LayerNorm needs of the forward pass.
 #[derive(Clone, Copy)]
 pub struct SavedNorm<'a> {
-    /// Mean and 1 / standard deviation of each row: [rows, 2].
+    /// Mean and 1 / standard deviation of each row: `[rows, 2]`.
     pub statistics: &'a CudaView<'a, f32>,
-    /// [width].
+    /// `[width]`.
     pub weight: &'a CudaView<'a, f32>,
     /// The same as in the forward pass.
     pub dropout: Dropout,
@@ -47,15 +49,26 @@ pub struct SavedNorm<'a> {
 
 /// Gradients of parameters, which the backward pass writes (it does not add to them).
 pub struct NormGradients<'a> {
-    /// Of the weight: [width].
+    /// Of the weight: `[width]`.
     pub weight: CudaViewMut<'a, f32>,
-    /// Of the bias: [width].
+    /// Of the bias: `[width]`.
     pub bias: CudaViewMut<'a, f32>,
-    /// Of a vector [width] that is part of every row of the input, if there is one.
+    /// Of a vector `[width]` that is part of every row of the input, if there is one.
     pub input: Option<CudaViewMut<'a, f32>>,
 }
 
-/// 32-bit floats that the backward pass over [rows, width] takes as scratch.
+#[cfg(test)]
+impl<'a> NormGradients<'a> {
+    /// Of weight, bias and, if there is room, input, end to end in `sums`.
+    pub(crate) fn split(sums: &'a mut CudaSlice<f32>, width: usize) -> Self {
+        let mut parts = sums.as_view_mut().chunks_exact_mut(width);
+        let mut next = || parts.next();
+        let (weight, bias) = next().zip(next()).expect("room for two");
+        Self { weight, bias, input: next() }
+    }
+}
+
+/// 32-bit floats that the backward pass over `[rows, width]` takes as scratch.
 pub fn scratch_len(rows: usize, width: usize) -> usize {
     let (_, lanes) = layout(width);
     3 * width * backward_blocks(u32::try_from(rows).unwrap_or(u32::MAX), lanes) as usize
