@@ -21,9 +21,8 @@ const LAYOUTS: [(u32, u32); 4] = [(16, 3), (16, 4), (32, 3), (32, 4)];
 pub(crate) const FORWARD_THREADS: u32 = 256;
 pub(crate) const BACKWARD_THREADS: u32 = 128;
 
-/// Blocks of a backward pass at most: three on each of an H100's 132 multiprocessors, as many as their registers let in. A constant, so that
-/// no result depends on the GPU.
-const BACKWARD_BLOCKS: u32 = 396;
+/// Multiprocessors of an H100, for which grids are made. A constant, so that no result depends on the GPU.
+const MULTIPROCESSORS: u32 = 132;
 
 /// A LayerNorm's parameters.
 #[derive(Clone, Copy)]
@@ -70,19 +69,21 @@ impl<'a> NormGradients<'a> {
 
 /// 32-bit floats that the backward pass over `[rows, width]` takes as scratch.
 pub fn scratch_len(rows: usize, width: usize) -> usize {
-    let (_, lanes) = layout(width);
-    3 * width * backward_blocks(u32::try_from(rows).unwrap_or(u32::MAX), lanes) as usize
+    let (_, layout) = layout(width);
+    3 * width * backward_blocks(u32::try_from(rows).unwrap_or(u32::MAX), layout) as usize
 }
 
-fn backward_blocks(rows: u32, lanes: u32) -> u32 {
-    rows.div_ceil(BACKWARD_THREADS / lanes).clamp(1, BACKWARD_BLOCKS)
+/// As many blocks as run at a time: registers let three on a multiprocessor, or two where a lane has four eights.
+fn backward_blocks(rows: u32, (lanes, eights): (u32, u32)) -> u32 {
+    let resident = if eights == 3 { 3 } else { 2 };
+    rows.div_ceil(BACKWARD_THREADS / lanes).clamp(1, MULTIPROCESSORS * resident)
 }
 
-/// (kernel, lanes) for rows of `width`; a width that is too large has the last.
-fn layout(width: usize) -> (usize, u32) {
-    let mut chosen = (0, 0);
+/// The kernel for rows of `width`, and its (lanes, eights); a width that is too large has the last.
+fn layout(width: usize) -> (usize, (u32, u32)) {
+    let mut chosen = (0, (0, 0));
     for (kernel, (lanes, eights)) in LAYOUTS.into_iter().enumerate() {
-        chosen = (kernel, lanes);
+        chosen = (kernel, (lanes, eights));
         if width <= (8 * lanes * eights) as usize {
             break;
         }
@@ -104,20 +105,20 @@ impl RowKernels {
 
     /// The forward pass for rows of `width`, and its blocks.
     pub fn forward(&self, checks: &Checks<'_>, rows: u32, width: usize) -> Result<(&CudaFunction, u32)> {
-        let (function, lanes) = self.of(checks, width)?;
+        let (function, (lanes, _)) = self.of(checks, width)?;
         Ok((function, rows.div_ceil(FORWARD_THREADS / lanes)))
     }
 
     /// The backward pass for rows of `width`, and its blocks.
     pub fn backward(&self, checks: &Checks<'_>, rows: u32, width: usize) -> Result<(&CudaFunction, u32)> {
-        let (function, lanes) = self.of(checks, width)?;
-        Ok((function, backward_blocks(rows, lanes)))
+        let (function, layout) = self.of(checks, width)?;
+        Ok((function, backward_blocks(rows, layout)))
     }
 
-    fn of(&self, checks: &Checks<'_>, width: usize) -> Result<(&CudaFunction, u32)> {
-        let (kernel, lanes) = layout(width);
+    fn of(&self, checks: &Checks<'_>, width: usize) -> Result<(&CudaFunction, (u32, u32))> {
+        let (kernel, layout) = layout(width);
         match self.functions.get(kernel) {
-            Some(function) if width <= MAX_WIDTH => Ok((function, lanes)),
+            Some(function) if width <= MAX_WIDTH => Ok((function, layout)),
             _ => Err(checks.error(&format!("rows of {width} are wider than {MAX_WIDTH}"))),
         }
     }
@@ -168,9 +169,8 @@ mod tests {
     #[test]
     fn every_width_has_kernels_that_hold_it() {
         for width in (32..=MAX_WIDTH).step_by(32) {
-            let (kernel, lanes) = layout(width);
-            let (expected, eights) = LAYOUTS[kernel];
-            assert!(lanes == expected && width <= (8 * lanes * eights) as usize, "{width}");
+            let (kernel, (lanes, eights)) = layout(width);
+            assert!(LAYOUTS[kernel] == (lanes, eights) && width <= (8 * lanes * eights) as usize, "{width}");
             // The block's sums of `write_column_sums` have room.
             assert!((BACKWARD_THREADS / lanes) as usize * width <= 4096, "{width}");
         }
