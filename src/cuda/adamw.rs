@@ -1,4 +1,4 @@
-//! Gradients [n] -> the next values [n], their moments and running average, and a 16-bit copy for the kernels, in one pass over memory.
+//! Gradients `[n]` -> the next values `[n]`, their moments and running average, and a 16-bit copy for the kernels, in one pass over memory.
 //! AdamW (Loshchilov and Hutter 2019, algorithm 2) with clipping by global norm and a running average (Polyak and Juditsky 1992).
 //! The norm stays on the device: the step needs no answer from the host, and a norm that is not finite leaves everything as it was.
 
@@ -42,13 +42,13 @@ pub struct Segment {
 /// Segments as the device has them.
 #[derive(Clone, Copy)]
 pub struct Segments<'a> {
-    /// [segments], rising from 0.
+    /// `[segments]`, rising from 0.
     pub starts: &'a CudaView<'a, u32>,
-    /// (rate, decay) [segments, 2].
+    /// (rate, decay) `[segments, 2]`.
     pub factors: &'a CudaView<'a, f32>,
 }
 
-/// What to copy to the device as [`Segments`]: starts [segments] and factors [segments, 2].
+/// What to copy to the device as [`Segments`]: starts `[segments]` and factors `[segments, 2]`.
 ///
 /// # Errors
 /// [`Error::Option`] if the first does not begin at 0 or one does not begin after the one before.
@@ -93,7 +93,7 @@ impl Report {
     }
 }
 
-/// What a step reads and writes: all variables laid end to end [n].
+/// What a step reads and writes: all variables laid end to end `[n]`.
 pub struct Buffers<'a, T> {
     /// The values themselves.
     pub values: CudaViewMut<'a, f32>,
@@ -137,7 +137,7 @@ impl<T: Half> AdamW<T> {
         })
     }
 
-    /// One step with `gradients` [n] at learning rate `rate`; `scratch` has room for [`SCRATCH_LEN`] numbers.
+    /// One step with `gradients` `[n]` at learning rate `rate`; `scratch` has room for [`SCRATCH_LEN`] numbers.
     ///
     /// # Errors
     /// If sizes do not fit or a launch fails.
@@ -203,7 +203,8 @@ impl<T: Half> AdamW<T> {
 mod tests {
     use super::super::gpu;
     use super::super::testing::{
-        Number, Random, compare, download, download_floats, download_half, speed, unset_half, upload, upload_floats,
+        Number, Random, compare, download, download_floats, download_half, same, speed, unset_half, upload,
+        upload_floats,
     };
     use super::*;
     use half::{bf16, f16};
@@ -308,7 +309,7 @@ mod tests {
         }
         let rounded: Vec<f64> =
             download_floats(stream, &values.as_view())?.iter().map(|&x| T::from_f64(x).to_f64()).collect();
-        assert_eq!(download_half(stream, &copies.as_view())?, rounded, "{name}");
+        same(&format!("{name} copies"), &download_half(stream, &copies.as_view())?, &rounded);
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! Rows of 16-bit floats [rows, width] -> the sum of each column, 32-bit [width]: the gradient of a bias.
+//! Rows of 16-bit floats `[rows, width]` -> the sum of each column, 32-bit `[width]`: the gradient of a bias.
 //! Two stages, without atomics: `column_sums.cu` adds up bands of rows, then the bands, so that equal input gives equal output to the last bit.
 //! The second stage also serves the other operations that leave partial sums.
 
@@ -23,7 +23,7 @@ pub(crate) fn bands(rows: u32, width: usize) -> (u32, u32) {
     (tiles, BLOCKS.div_ceil(tiles).min(rows.div_ceil(64)).max(1))
 }
 
-/// 32-bit floats that the partial sums of [rows, width] take.
+/// 32-bit floats that the partial sums of `[rows, width]` take.
 pub fn scratch_len(rows: usize, width: usize) -> usize {
     bands(u32::try_from(rows).unwrap_or(u32::MAX), width).1 as usize * width
 }
@@ -39,7 +39,7 @@ impl Finish {
         Ok(Self { stream: stream.clone(), function: kernels(stream)?.plain_function("finish_columns")? })
     }
 
-    /// `partials` [parts, outputs * width] -> the sums of its columns, `width` to each output; one that is `None` is passed over.
+    /// `partials` `[parts, outputs * width]` -> the sums of its columns, `width` to each output; one that is `None` is passed over.
     pub fn run<const OUTPUTS: usize>(
         &self,
         partials: &CudaView<'_, f32>,
@@ -91,7 +91,7 @@ impl<T: Half> ColumnSums<T> {
         Ok(Self { stream: stream.clone(), function, finish: Finish::load(stream)?, number: PhantomData })
     }
 
-    /// `x` [rows, width] -> `sums` [width]; `scratch` has room for [`scratch_len`] numbers.
+    /// `x` `[rows, width]` -> `sums` `[width]`; `scratch` has room for [`scratch_len`] numbers.
     ///
     /// # Errors
     /// If sizes do not fit or the launch fails.

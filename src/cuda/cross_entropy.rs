@@ -1,4 +1,4 @@
-//! Logits [rows, vocabulary] and the right piece of each row -> cross-entropy of each row [rows], whether the right piece scored highest [rows],
+//! Logits `[rows, vocabulary]` and the right piece of each row -> cross-entropy of each row `[rows]`, whether the right piece scored highest `[rows]`,
 //! and in place of the logits their gradient, `(softmax(logits) - one at the target) * scale`: forward and backward pass of a
 //! masked-language-model head (Devlin et al. 2019) in one pass over memory. Large batches go through it in chunks of rows.
 
@@ -43,9 +43,9 @@ impl<T: Half> CrossEntropy<T> {
         Ok(Self { stream: stream.clone(), function, cached: shared / 16, number: PhantomData })
     }
 
-    /// `logits` [rows, stride], of which the first `vocabulary` columns count, become their gradient times `scale`; the columns behind
-    /// become 0. The stride, a multiple of 8, follows from the number of rows, that of `targets` [rows]. `losses` [rows] gets the
-    /// cross-entropy, NaN where the target is not in the vocabulary; `correct` [rows] 1 where the target is the first with the highest logit, or 0.
+    /// `logits` `[rows, stride]`, of which the first `vocabulary` columns count, become their gradient times `scale`; the columns behind
+    /// become 0. The stride, a multiple of 8, follows from the number of rows, that of `targets` `[rows]`. `losses` `[rows]` gets the
+    /// cross-entropy, NaN where the target is not in the vocabulary; `correct` `[rows]` 1 where the target is the first with the highest logit, or 0.
     ///
     /// # Errors
     /// If sizes do not fit or the launch fails.
@@ -87,7 +87,8 @@ impl<T: Half> CrossEntropy<T> {
 mod tests {
     use super::super::gpu;
     use super::super::testing::{
-        Number, Random, compare, download, download_floats, download_half, speed, unset_floats, upload, upload_half,
+        Number, Random, compare, download, download_floats, download_half, same, speed, unset_floats, upload,
+        upload_half,
     };
     use super::*;
     use half::{bf16, f16};
@@ -166,20 +167,20 @@ mod tests {
         let above: Vec<f64> = losses.iter().map(|x| x + 1.).collect();
         let found: Vec<f64> = download_floats(stream, &losses_gpu.as_view())?.iter().map(|x| x + 1.).collect();
         compare(&format!("{name} losses + 1"), &found, &above, 1e-5);
-        // One rounding, and a tenth of one for exp2; probabilities that f16 keeps below its normal range are off by up to half of its smallest
+        // One rounding, and a third of one for exp2; probabilities that f16 keeps below its normal range are off by up to half of its smallest
         // step, 3e-8; at the target the gradient is the difference of two numbers of order `scale`, each good to six digits.
         let found = download_half(stream, &logits.as_view())?;
         let mut largest: f64 = 0.;
         for (row, (found, expected)) in found.chunks(stride).zip(grads.chunks(stride)).enumerate() {
             for (i, (f, e)) in found.iter().zip(expected).enumerate() {
                 let at_target = if i as u32 == right_pieces[row] { 2e-6 * scale } else { 0. };
-                let share = (f - e).abs() / (1.1 * T::ROUNDING * e.abs() + 3.1e-8 + at_target);
+                let share = (f - e).abs() / (1.3 * T::ROUNDING * e.abs() + 4e-8 + at_target);
                 assert!(share <= 1., "{name}: {i} of row {row} is {f}, expected {e}");
                 largest = largest.max(share);
             }
         }
         println!("{name} gradients: largest error {largest:.2} of what is allowed");
-        assert_eq!(download(stream, &correct_gpu.as_view())?, correct, "{name}");
+        same(&format!("{name} correct"), &download(stream, &correct_gpu.as_view())?, &correct);
         Ok(())
     }
 

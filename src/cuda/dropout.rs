@@ -4,7 +4,7 @@
 
 use crate::error::{Error, Result};
 
-/// One dropout: elements of a tensor [rows, width] are set to 0 with a probability, the others scaled up so that the mean stays.
+/// One dropout: elements of a tensor `[rows, width]` are set to 0 with a probability, the others scaled up so that the mean stays.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Dropout {
     /// Share that is dropped, in steps of 1 / 65,536; with 0 no random number is made.

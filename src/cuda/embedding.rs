@@ -1,4 +1,4 @@
-//! Ids and positions [rows] -> `dropout(LayerNorm(word + position + type))` [rows, width], the first layer of BERT (Devlin et al. 2019) and,
+//! Ids and positions `[rows]` -> `dropout(LayerNorm(word + position + type))` `[rows, width]`, the first layer of BERT (Devlin et al. 2019) and,
 //! without type, of DistilBERT; gradient on that -> gradients of tables, type row, weight and bias (`embedding.cu`).
 //! Tables' gradients are added up from sorted rows ([`Occurrences`]), in a fixed order and without atomics.
 
@@ -15,7 +15,7 @@ use super::occurrences::Occurrences;
 use super::{Half, Kernels, refused};
 use crate::error::Result;
 
-/// What is looked up: for each piece of the batch [rows].
+/// What is looked up: for each piece of the batch `[rows]`.
 #[derive(Clone, Copy)]
 pub struct Pieces<'a> {
     /// Row of the word table.
@@ -27,11 +27,11 @@ pub struct Pieces<'a> {
 /// Where it is looked up.
 #[derive(Clone, Copy)]
 pub struct Tables<'a, T> {
-    /// [vocabulary, width].
+    /// `[vocabulary, width]`.
     pub words: &'a CudaView<'a, T>,
-    /// [longest sequence, width].
+    /// `[longest sequence, width]`.
     pub positions: &'a CudaView<'a, T>,
-    /// A row [width] that is added to all: BERT's token type.
+    /// A row `[width]` that is added to all: BERT's token type.
     pub token_type: Option<&'a CudaView<'a, T>>,
 }
 
@@ -92,7 +92,7 @@ impl<T: Half> Embedding<T> {
         Ok(Sizes { rows: checks.count(pieces.ids.len())?, width: checks.count(width)?, vocabulary, longest })
     }
 
-    /// Writes `out` [rows, width] and, for a backward pass, `statistics` [rows, 2]. An id or position that is not in its table makes a row of NaN.
+    /// Writes `out` `[rows, width]` and, for a backward pass, `statistics` `[rows, 2]`. An id or position that is not in its table makes a row of NaN.
     ///
     /// # Errors
     /// If sizes do not fit or the launch fails.
@@ -129,7 +129,7 @@ impl<T: Half> Embedding<T> {
         Ok(())
     }
 
-    /// `grad` [rows, width], the gradient on the output, becomes that on the sum of the rows, for [`add_rows`](Self::add_rows). The tables are
+    /// `grad` `[rows, width]`, the gradient on the output, becomes that on the sum of the rows, for [`add_rows`](Self::add_rows). The tables are
     /// as they were in the forward pass. `gradients.input` is that of the type row. `scratch` has room for [`scratch_len`] numbers.
     ///
     /// # Errors
@@ -163,7 +163,7 @@ impl<T: Half> Embedding<T> {
         self.finish.run(&scratch.as_view(), blocks, width, outputs)
     }
 
-    /// Adds the rows of `grad` [rows, width] to the rows of a table's gradient [table rows, width] that they came from; the others stay as they are.
+    /// Adds the rows of `grad` `[rows, width]` to the rows of a table's gradient `[table rows, width]` that they came from; the others stay as they are.
     /// `words` is a copy of `occurrences.words()`; `scratch` has room for `occurrences.partials()` rows.
     ///
     /// # Errors
@@ -285,9 +285,8 @@ mod tests {
         let on_gpu = (upload(stream, &ids)?, upload(stream, &positions)?);
         let (ids_view, positions_view) = (on_gpu.0.as_view(), on_gpu.1.as_view());
         let pieces = Pieces { ids: &ids_view, positions: &positions_view };
-        let tables = [&words, &places, &token_type].map(|table| upload_half::<T>(stream, table));
-        let [words_gpu, places_gpu, type_gpu] = tables;
-        let (words_gpu, places_gpu, type_gpu) = (words_gpu?, places_gpu?, type_gpu?);
+        let (words_gpu, places_gpu) = (upload_half::<T>(stream, &words)?, upload_half::<T>(stream, &places)?);
+        let type_gpu = upload_half::<T>(stream, &token_type)?;
         let (words_view, places_view, type_view) = (words_gpu.as_view(), places_gpu.as_view(), type_gpu.as_view());
         let token_type = typed.then_some(&type_view);
         let tables = Tables { words: &words_view, positions: &places_view, token_type };
@@ -305,10 +304,7 @@ mod tests {
         let mut grad_gpu = upload_half::<T>(stream, &grad)?;
         let mut found_sums = unset_floats(stream, 3 * width)?;
         let mut scratch = unset_floats(stream, scratch_len(rows, width))?;
-        let (mut first, mut rest) = found_sums.split_at_mut(width);
-        let (mut second, mut third) = rest.split_at_mut(width);
-        let gradients =
-            NormGradients { weight: first.slice_mut(..), bias: second.slice_mut(..), input: Some(third.slice_mut(..)) };
+        let gradients = NormGradients::split(&mut found_sums, width);
         let statistics_view = statistics.as_view();
         let saved = SavedNorm { statistics: &statistics_view, weight: &weight_view, dropout };
         let mut grad_view = grad_gpu.as_view_mut();
@@ -393,8 +389,7 @@ mod tests {
         let statistics_view = statistics.as_view();
         let saved = SavedNorm { statistics: &statistics_view, weight: &weight, dropout };
         speed(&stream, "embedding backward to the sum", 6 * size, || {
-            let (mut first, mut second) = sums.split_at_mut(width);
-            let gradients = NormGradients { weight: first.slice_mut(..), bias: second.slice_mut(..), input: None };
+            let gradients = NormGradients::split(&mut sums, width);
             let grad = &mut out.as_view_mut();
             operation.backward(grad, pieces, tables, saved, gradients, &mut scratch.as_view_mut())
         })?;

@@ -1,4 +1,4 @@
-//! Rows `x` [rows, width] and an index [n] -> `out[i] = x[index[i]]` [n, width]; backward, gradient [n, width] -> gradient [rows, width].
+//! Rows `x` `[rows, width]` and an index `[n]` -> `out[i] = x[index[i]]` `[n, width]`; backward, gradient `[n, width]` -> gradient `[rows, width]`.
 //! For what only some pieces need: the first piece of each word, the masked ones of a masked language model.
 //! Backward it needs no sums, because no row is taken twice.
 
@@ -31,7 +31,7 @@ impl<T: Half> GatherRows<T> {
         Ok(Self { stream: stream.clone(), gather, scatter, number: PhantomData })
     }
 
-    /// `out[i] = x[index[i]]`: `x` [rows, width], `index` [n], `out` [n, width]. A row that does not exist reads as NaN.
+    /// `out[i] = x[index[i]]`: `x` `[rows, width]`, `index` `[n]`, `out` `[n, width]`. A row that does not exist reads as NaN.
     ///
     /// # Errors
     /// If sizes do not fit or the launch fails.
@@ -49,7 +49,7 @@ impl<T: Half> GatherRows<T> {
         self.launch(&self.gather, x, index, out, (rows, width))
     }
 
-    /// `out[index[i]] = grad[i]`: `grad` [n, width], `index` [n] without repetitions, `out` [rows, width], zeroed by the caller.
+    /// `out[index[i]] = grad[i]`: `grad` `[n, width]`, `index` `[n]` without repetitions, `out` `[rows, width]`, zeroed by the caller.
     ///
     /// # Errors
     /// If sizes do not fit or the launch fails.
@@ -93,7 +93,7 @@ impl<T: Half> GatherRows<T> {
 #[cfg(test)]
 mod tests {
     use super::super::gpu;
-    use super::super::testing::{Number, Random, download, speed, unset_half, upload, upload_half};
+    use super::super::testing::{Number, Random, download, same, speed, unset_half, upload, upload_half};
     use super::*;
     use half::{bf16, f16};
 
@@ -120,16 +120,16 @@ mod tests {
         let mut back = upload_half::<T>(stream, &vec![0.; rows * width])?;
         operation.backward(&out.as_view(), &index.as_view(), width, &mut back.as_view_mut())?;
         let values = |x: Vec<T>| x.into_iter().map(T::to_f64).collect::<Vec<_>>();
-        assert_eq!(values(download(stream, &out.as_view())?), gathered);
-        assert_eq!(values(download(stream, &back.as_view())?), scattered);
-        println!("gather_rows {} [{rows}, {width}] {count}: exact", T::SUFFIX);
+        let name = format!("gather_rows {} [{rows}, {width}] {count}", T::SUFFIX);
+        same(&name, &values(download(stream, &out.as_view())?), &gathered);
+        same(&format!("{name} backward"), &values(download(stream, &back.as_view())?), &scattered);
         Ok(())
     }
 
     #[test]
     fn rows_go_there_and_back() -> Result<()> {
         let Some(stream) = gpu() else { return Ok(()) };
-        for (rows, count, width) in [(1, 1, 32), (65, 17, 384), (513, 513, 768), (2000, 301, 160), (7, 0, 384)] {
+        for (rows, count, width) in [(1, 1, 32), (65, 17, 384), (513, 513, 768), (2000, 301, 160)] {
             check::<bf16>(&stream, rows, count, width)?;
             check::<f16>(&stream, rows, count, width)?;
         }

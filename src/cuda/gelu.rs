@@ -1,5 +1,5 @@
-//! `x` [rows, width] -> `gelu(x) = x Phi(x)`, exact, not the tanh form (Hendrycks and Gimpel 2016); gradient on it -> gradient on `x` and the
-//! sum of each of its columns [width], which is the gradient of the bias that `x` came with.
+//! `x` `[rows, width]` -> `gelu(x) = x Phi(x)`, exact, not the tanh form (Hendrycks and Gimpel 2016); gradient on it -> gradient on `x` and the
+//! sum of each of its columns `[width]`, which is the gradient of the bias that `x` came with.
 //! The kernels' Phi has a relative error of 5e-6 (`gelu.cu`), a hundredth of what f16 keeps.
 
 use std::marker::PhantomData;
@@ -40,7 +40,7 @@ impl<T: Half> Gelu<T> {
         })
     }
 
-    /// `x` [n] -> `out` [n], n a multiple of 32.
+    /// `x` `[n]` -> `out` `[n]`, n a multiple of 32.
     ///
     /// # Errors
     /// If sizes do not fit or the launch fails.
@@ -60,7 +60,7 @@ impl<T: Half> Gelu<T> {
         Ok(())
     }
 
-    /// `grad` [rows, width], the gradient on the output, becomes that on `x` [rows, width]; `sums` [width] gets its column sums.
+    /// `grad` `[rows, width]`, the gradient on the output, becomes that on `x` `[rows, width]`; `sums` `[width]` gets its column sums.
     /// `scratch` has room for [`column_sums::scratch_len`](scratch_len) numbers.
     ///
     /// # Errors

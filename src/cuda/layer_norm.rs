@@ -2,6 +2,8 @@
 //! statistics of each row, gradients. [`residual_norm`](super::residual_norm) and [`embedding`](super::embedding) share it.
 //! A row lies in the registers of 16 or 32 lanes of a warp, up to three or four times eight numbers in each.
 
+#[cfg(test)]
+use candle_core::cuda_backend::cudarc::driver::CudaSlice;
 use candle_core::cuda_backend::cudarc::driver::{CudaFunction, CudaView, CudaViewMut};
 
 use super::dropout::Dropout;
@@ -19,16 +21,15 @@ const LAYOUTS: [(u32, u32); 4] = [(16, 3), (16, 4), (32, 3), (32, 4)];
 pub(crate) const FORWARD_THREADS: u32 = 256;
 pub(crate) const BACKWARD_THREADS: u32 = 128;
 
-/// Blocks of a backward pass at most: three on each of an H100's 132 multiprocessors, as many as their registers let in. A constant, so that
-/// no result depends on the GPU.
-const BACKWARD_BLOCKS: u32 = 396;
+/// Multiprocessors of an H100, for which grids are made. A constant, so that no result depends on the GPU.
+const MULTIPROCESSORS: u32 = 132;
 
 /// A LayerNorm's parameters.
 #[derive(Clone, Copy)]
 pub struct Norm<'a> {
-    /// [width].
+    /// `[width]`.
     pub weight: &'a CudaView<'a, f32>,
-    /// [width].
+    /// `[width]`.
     pub bias: &'a CudaView<'a, f32>,
     /// Added to the variance.
     pub epsilon: f32,
@@ -37,9 +38,9 @@ pub struct Norm<'a> {
 /// What the backward pass of a LayerNorm needs of the forward pass.
 #[derive(Clone, Copy)]
 pub struct SavedNorm<'a> {
-    /// Mean and 1 / standard deviation of each row: [rows, 2].
+    /// Mean and 1 / standard deviation of each row: `[rows, 2]`.
     pub statistics: &'a CudaView<'a, f32>,
-    /// [width].
+    /// `[width]`.
     pub weight: &'a CudaView<'a, f32>,
     /// The same as in the forward pass.
     pub dropout: Dropout,
@@ -47,29 +48,42 @@ pub struct SavedNorm<'a> {
 
 /// Gradients of parameters, which the backward pass writes (it does not add to them).
 pub struct NormGradients<'a> {
-    /// Of the weight: [width].
+    /// Of the weight: `[width]`.
     pub weight: CudaViewMut<'a, f32>,
-    /// Of the bias: [width].
+    /// Of the bias: `[width]`.
     pub bias: CudaViewMut<'a, f32>,
-    /// Of a vector [width] that is part of every row of the input, if there is one.
+    /// Of a vector `[width]` that is part of every row of the input, if there is one.
     pub input: Option<CudaViewMut<'a, f32>>,
 }
 
-/// 32-bit floats that the backward pass over [rows, width] takes as scratch.
+#[cfg(test)]
+impl<'a> NormGradients<'a> {
+    /// Of weight, bias and, if there is room, input, end to end in `sums`.
+    pub(crate) fn split(sums: &'a mut CudaSlice<f32>, width: usize) -> Self {
+        let mut parts = sums.as_view_mut().chunks_exact_mut(width);
+        let mut next = || parts.next();
+        let (weight, bias) = next().zip(next()).expect("room for two");
+        Self { weight, bias, input: next() }
+    }
+}
+
+/// 32-bit floats that the backward pass over `[rows, width]` takes as scratch.
 pub fn scratch_len(rows: usize, width: usize) -> usize {
-    let (_, lanes) = layout(width);
-    3 * width * backward_blocks(u32::try_from(rows).unwrap_or(u32::MAX), lanes) as usize
+    let (_, layout) = layout(width);
+    3 * width * backward_blocks(u32::try_from(rows).unwrap_or(u32::MAX), layout) as usize
 }
 
-fn backward_blocks(rows: u32, lanes: u32) -> u32 {
-    rows.div_ceil(BACKWARD_THREADS / lanes).clamp(1, BACKWARD_BLOCKS)
+/// As many blocks as run at a time: registers let three on a multiprocessor, or two where a lane has four eights.
+fn backward_blocks(rows: u32, (lanes, eights): (u32, u32)) -> u32 {
+    let resident = if eights == 3 { 3 } else { 2 };
+    rows.div_ceil(BACKWARD_THREADS / lanes).clamp(1, MULTIPROCESSORS * resident)
 }
 
-/// (kernel, lanes) for rows of `width`; a width that is too large has the last.
-fn layout(width: usize) -> (usize, u32) {
-    let mut chosen = (0, 0);
+/// The kernel for rows of `width`, and its (lanes, eights); a width that is too large has the last.
+fn layout(width: usize) -> (usize, (u32, u32)) {
+    let mut chosen = (0, (0, 0));
     for (kernel, (lanes, eights)) in LAYOUTS.into_iter().enumerate() {
-        chosen = (kernel, lanes);
+        chosen = (kernel, (lanes, eights));
         if width <= (8 * lanes * eights) as usize {
             break;
         }
@@ -91,20 +105,20 @@ impl RowKernels {
 
     /// The forward pass for rows of `width`, and its blocks.
     pub fn forward(&self, checks: &Checks<'_>, rows: u32, width: usize) -> Result<(&CudaFunction, u32)> {
-        let (function, lanes) = self.of(checks, width)?;
+        let (function, (lanes, _)) = self.of(checks, width)?;
         Ok((function, rows.div_ceil(FORWARD_THREADS / lanes)))
     }
 
     /// The backward pass for rows of `width`, and its blocks.
     pub fn backward(&self, checks: &Checks<'_>, rows: u32, width: usize) -> Result<(&CudaFunction, u32)> {
-        let (function, lanes) = self.of(checks, width)?;
-        Ok((function, backward_blocks(rows, lanes)))
+        let (function, layout) = self.of(checks, width)?;
+        Ok((function, backward_blocks(rows, layout)))
     }
 
-    fn of(&self, checks: &Checks<'_>, width: usize) -> Result<(&CudaFunction, u32)> {
-        let (kernel, lanes) = layout(width);
+    fn of(&self, checks: &Checks<'_>, width: usize) -> Result<(&CudaFunction, (u32, u32))> {
+        let (kernel, layout) = layout(width);
         match self.functions.get(kernel) {
-            Some(function) if width <= MAX_WIDTH => Ok((function, lanes)),
+            Some(function) if width <= MAX_WIDTH => Ok((function, layout)),
             _ => Err(checks.error(&format!("rows of {width} are wider than {MAX_WIDTH}"))),
         }
     }
@@ -155,9 +169,8 @@ mod tests {
     #[test]
     fn every_width_has_kernels_that_hold_it() {
         for width in (32..=MAX_WIDTH).step_by(32) {
-            let (kernel, lanes) = layout(width);
-            let (expected, eights) = LAYOUTS[kernel];
-            assert!(lanes == expected && width <= (8 * lanes * eights) as usize, "{width}");
+            let (kernel, (lanes, eights)) = layout(width);
+            assert!(LAYOUTS[kernel] == (lanes, eights) && width <= (8 * lanes * eights) as usize, "{width}");
             // The block's sums of `write_column_sums` have room.
             assert!((BACKWARD_THREADS / lanes) as usize * width <= 4096, "{width}");
         }

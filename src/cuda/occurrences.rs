@@ -1,5 +1,5 @@
-//! Ids of pieces (or positions) [rows] -> their rows sorted by id and cut into chunks, which a GPU can add up in parallel without atomics.
-//! This is the sparse backward pass of an embedding table: [MASK] may be a third of all rows, most other ids occur once.
+//! Ids of pieces (or positions) `[rows]` -> their rows sorted by id and cut into chunks, which a GPU can add up in parallel without atomics.
+//! This is the sparse backward pass of an embedding table: `[MASK]` may be a third of all rows, most other ids occur once.
 //! Counting sort, so rows of an id stay in order and sums are the same every time.
 
 use crate::error::{Error, Result};
@@ -31,7 +31,7 @@ impl Occurrences {
         rows.div_ceil(CHUNK / 2)
     }
 
-    /// Sorts `ids` [rows], each below `table_rows`.
+    /// Sorts `ids` `[rows]`, each below `table_rows`.
     ///
     /// # Errors
     /// [`Error::Option`] if an id is not in the table or there are 2^31 rows or more.
@@ -77,8 +77,8 @@ impl Occurrences {
         Ok(Self { words, rows: ids.len(), chunks: chunk_count, merges: merge_count, partials })
     }
 
-    /// All of it, to be copied to the GPU: chunks (first, count, target) [chunks, 3], merges (id, first partial sum, count) [merges, 3],
-    /// the sorted rows [rows].
+    /// All of it, to be copied to the GPU: chunks (first, count, target) `[chunks, 3]`, merges (id, first partial sum, count) `[merges, 3]`,
+    /// the sorted rows `[rows]`.
     pub fn words(&self) -> &[u32] {
         &self.words
     }

@@ -1,4 +1,4 @@
-//! Residual and output of a layer [rows, width] -> `LayerNorm(residual + dropout(x)) * weight + bias` [rows, width], and the gradients of all.
+//! Residual and output of a layer `[rows, width]` -> `LayerNorm(residual + dropout(x)) * weight + bias` `[rows, width]`, and the gradients of all.
 //! One pass over memory in each direction (`residual_norm.cu`); gradients of parameters by column sums in two stages.
 //! LayerNorm: Ba, Kiros, Hinton 2016; dropout: Srivastava et al. 2014.
 
@@ -40,8 +40,8 @@ impl<T: Half> ResidualNorm<T> {
         })
     }
 
-    /// `residual` and `x` [rows, width] -> `out` [rows, width]; without a residual it is dropout and LayerNorm alone.
-    /// With `statistics` [rows, 2], for a backward pass, they are written, and `x` becomes the sum; without, `x` stays as it is.
+    /// `residual` and `x` `[rows, width]` -> `out` `[rows, width]`; without a residual it is dropout and LayerNorm alone.
+    /// With `statistics` `[rows, 2]`, for a backward pass, they are written, and `x` becomes the sum; without, `x` stays as it is.
     ///
     /// # Errors
     /// If sizes do not fit or the launch fails.
@@ -82,8 +82,8 @@ impl<T: Half> ResidualNorm<T> {
         Ok(())
     }
 
-    /// `grad` [rows, width], the gradient on the output, becomes that on the residual. `sum` [rows, width] is what `forward` left in `x`.
-    /// With an active dropout `grad_x` [rows, width] gets the gradient on `x`; without, both are the same, and it is to be `None`.
+    /// `grad` `[rows, width]`, the gradient on the output, becomes that on the residual. `sum` `[rows, width]` is what `forward` left in `x`.
+    /// With an active dropout `grad_x` `[rows, width]` gets the gradient on `x`; without, both are the same, and it is to be `None`.
     /// `gradients.input` is that of the bias that `x` came with: the column sums of the gradient on `x`. `scratch` has room for
     /// [`scratch_len`] numbers.
     ///
@@ -132,7 +132,7 @@ mod tests {
     use super::super::gpu;
     use super::super::layer_norm::reference;
     use super::super::testing::{
-        Number, Random, compare, download_floats, download_half, speed, unset_floats, unset_half, upload_floats,
+        Number, Random, compare, download_floats, download_half, same, speed, unset_floats, unset_half, upload_floats,
         upload_half,
     };
     use super::*;
@@ -184,7 +184,7 @@ mod tests {
             &mut out_gpu.as_view_mut(),
         )?;
         let found = download_half(stream, &out_gpu.as_view())?;
-        assert_eq!(found, inference, "{name}");
+        same(&format!("{name} inference"), &inference, &found);
         let found_sum = download_half(stream, &x_gpu.as_view())?;
         // The sum is rounded once; f32 in between may make the other choice at a tie. The output is rounded once more, and the sum's
         // other choice goes through the statistics and a weight below 2.
@@ -201,10 +201,7 @@ mod tests {
         let grad_x_bias: Vec<f64> = (0..width).map(|c| grad_x.iter().skip(c).step_by(width).sum()).collect();
 
         let mut found_sums = unset_floats(stream, 3 * width)?;
-        let (mut first, mut rest) = found_sums.split_at_mut(width);
-        let (mut second, mut third) = rest.split_at_mut(width);
-        let gradients =
-            NormGradients { weight: first.slice_mut(..), bias: second.slice_mut(..), input: Some(third.slice_mut(..)) };
+        let gradients = NormGradients::split(&mut found_sums, width);
         let mut grad_x_gpu = unset_half::<T>(stream, size)?;
         let mut grad_x_view = grad_x_gpu.as_view_mut();
         let mut scratch = unset_floats(stream, scratch_len(rows, width))?;
@@ -307,13 +304,7 @@ mod tests {
             let statistics_view = statistics.as_view();
             let bytes = if active { 8 } else { 6 } * size;
             speed(&stream, &format!("residual_norm backward p {probability}"), bytes, || {
-                let (mut weight, mut rest) = sums.split_at_mut(width);
-                let (mut bias, mut input) = rest.split_at_mut(width);
-                let gradients = NormGradients {
-                    weight: weight.slice_mut(..),
-                    bias: bias.slice_mut(..),
-                    input: Some(input.slice_mut(..)),
-                };
+                let gradients = NormGradients::split(&mut sums, width);
                 let saved = SavedNorm { statistics: &statistics_view, weight: &view, dropout };
                 let mut grad_x = grad_x.as_view_mut();
                 let grad_x = active.then_some(&mut grad_x);

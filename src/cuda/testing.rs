@@ -13,6 +13,7 @@ use crate::error::Result;
 pub(crate) trait Number: Half {
     /// Largest relative error of rounding to it: bf16 keeps 8 bits, f16 11.
     const ROUNDING: f64;
+    /// By way of f32, as on the GPU: `half` looks at the upper 32 bits of an f64 alone, and takes numbers near a tie for one.
     fn from_f64(x: f64) -> Self;
     fn to_f64(self) -> f64;
 }
@@ -20,7 +21,7 @@ pub(crate) trait Number: Half {
 impl Number for bf16 {
     const ROUNDING: f64 = 1. / 256.;
     fn from_f64(x: f64) -> Self {
-        bf16::from_f64(x)
+        bf16::from_f32(x as f32)
     }
     fn to_f64(self) -> f64 {
         self.to_f64()
@@ -30,7 +31,7 @@ impl Number for bf16 {
 impl Number for f16 {
     const ROUNDING: f64 = 1. / 2048.;
     fn from_f64(x: f64) -> Self {
-        f16::from_f64(x)
+        f16::from_f32(x as f32)
     }
     fn to_f64(self) -> f64 {
         self.to_f64()
@@ -122,6 +123,15 @@ pub(crate) fn compare(what: &str, found: &[f64], expected: &[f64], tolerance: f6
     println!("{what}: largest error {error:.2e} of {tolerance:.2e} allowed");
     let (f, e) = (found.get(i), expected.get(i));
     assert!(error <= tolerance, "{what}: number {i} is {f:?}, expected {e:?}");
+}
+
+/// Fails at the first number that is not the expected one.
+pub(crate) fn same<U: PartialEq + std::fmt::Debug>(what: &str, found: &[U], expected: &[U]) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (i, (f, e)) in found.iter().zip(expected).enumerate() {
+        assert!(f == e, "{what}: number {i} is {f:?}, expected {e:?}");
+    }
+    println!("{what}: exact");
 }
 
 /// Prints the median time of an operation that moves `bytes`, of 20 samples of 20 launches after 5 to warm up.
