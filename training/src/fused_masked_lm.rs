@@ -74,6 +74,12 @@ impl FusedMaskedLm {
     /// If the driver refuses them.
     pub fn new(parameters: &Parameters) -> Result<Option<Self>> {
         let Device::Cuda(device) = parameters.device() else { return Ok(None) };
+        let vocabulary = parameters.config().encoder.vocab_size;
+        if !vocabulary.is_multiple_of(32) {
+            return Err(Error::Setting(format!(
+                "pre-training on a GPU needs a vocabulary whose size is a multiple of 32, not of {vocabulary} pieces"
+            )));
+        }
         let stream = device.cuda_stream();
         Ok(Some(Self {
             encoder: EncoderOperations::load(&stream, &parameters.config().encoder)?,
@@ -155,10 +161,6 @@ impl FusedMaskedLm {
         let mut gradients = self.stream.alloc_zeros::<f32>(self.encoder.layout().elements()).map_err(failed)?;
         let mut to_y = self.room::<bf16>(m * hidden)?;
         let (mut losses, mut correct) = (self.room::<f32>(m)?, self.room::<u32>(m)?);
-        let width = vocabulary.next_multiple_of(8);
-        if width != vocabulary {
-            return Err(Error::Setting(format!("a vocabulary of {vocabulary} pieces is no multiple of 8: pad it")));
-        }
         let mut bias_gradient: Option<Tensor> = None;
         let mut scratch = self.room::<f32>(
             column_sums::scratch_len(PORTION.min(m), vocabulary)

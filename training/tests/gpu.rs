@@ -2,6 +2,7 @@
 //! gradients. Where there is no GPU, nothing is tested.
 #![cfg(feature = "cuda")]
 
+#[allow(dead_code)]
 mod support;
 
 use std::collections::HashMap;
@@ -21,7 +22,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
 
-const VOCABULARY: u32 = 400;
+const VOCABULARY: u32 = 416;
 
 fn gpu() -> Option<Device> {
     let device = chemtag::Device::Cuda(0).open().ok();
