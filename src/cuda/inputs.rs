@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::model::config::EncoderConfig;
 
 /// A batch made ready on the CPU.
+#[derive(Clone)]
 pub struct HostInputs {
     rows: usize,
     numbers: Vec<u32>,
@@ -25,6 +26,7 @@ pub struct HostInputs {
 }
 
 /// Occurrences of a table's rows, and where their numbers lie.
+#[derive(Clone)]
 struct Table {
     occurrences: Occurrences,
     range: Range<usize>,

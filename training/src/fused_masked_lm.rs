@@ -28,6 +28,7 @@ use crate::parameters::{ENCODER, MaskedLmNames, Parameters, masked_lm_names};
 const PORTION: usize = 16_384;
 
 /// A batch made ready on the CPU.
+#[derive(Clone)]
 pub struct Prepared {
     inputs: HostInputs,
     rows: Vec<u32>,
