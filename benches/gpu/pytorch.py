@@ -141,4 +141,5 @@ def main():
                                       "what": what, "lengths": lengths, "pieces_per_second": round(figure)}), flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

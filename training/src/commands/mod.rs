@@ -110,12 +110,19 @@ fn read_dataset(
     Ok(dataset)
 }
 
-/// An encoder's folder and what the tagger on it shall be.
+/// An encoder to start from.
 #[derive(clap::Args)]
-pub struct EncoderArguments {
+pub struct EncoderFolder {
     /// Folder of the encoder to start from: config.json, tokenizer.json, model.safetensors.
     #[arg(long, value_name = "DIR")]
     encoder: PathBuf,
+}
+
+/// An encoder's folder and what the tagger on it shall be.
+#[derive(clap::Args)]
+pub struct EncoderArguments {
+    #[command(flatten)]
+    folder: EncoderFolder,
     /// Most pieces of a sequence of neighbouring sentences, `[CLS]` and `[SEP]` not counted.
     #[arg(long, value_name = "N", default_value_t = 250)]
     sequence_pieces: usize,
@@ -140,7 +147,7 @@ struct Start {
     pieces: WordPieces,
 }
 
-impl EncoderArguments {
+impl EncoderFolder {
     fn file(&self, name: &str) -> Result<(Vec<u8>, String)> {
         let path = self.encoder.join(name);
         let bytes = std::fs::read(&path).map_err(|source| chemtag::Error::Read { path: path.clone(), source })?;
@@ -149,17 +156,29 @@ impl EncoderArguments {
 
     fn read(&self) -> Result<Start> {
         let (json, name) = self.file("config.json")?;
-        let mut config = ModelConfig::from_json(&json, &name)?;
-        config.tagger.sequence_pieces = self.sequence_pieces;
-        config.tagger.classes =
-            self.classes.split(',').map(|class| class.trim().to_string()).filter(|class| !class.is_empty()).collect();
-        config.tagger.name = self.name.clone();
-        config.tagger.version = self.model_version.clone();
-        config.tagger.license = self.license.clone();
-        // Checks the length against the encoder's.
-        let config = ModelConfig::from_json(config.to_json().to_string().as_bytes(), "--sequence-pieces")?;
+        let config = ModelConfig::from_json(&json, &name)?;
         let (tokenizer, name) = self.file("tokenizer.json")?;
         let pieces = WordPieces::from_json(&tokenizer, &name, config.encoder.vocab_size)?;
         Ok(Start { config, tokenizer, pieces })
+    }
+}
+
+impl EncoderArguments {
+    fn file(&self, name: &str) -> Result<(Vec<u8>, String)> {
+        self.folder.file(name)
+    }
+
+    fn read(&self) -> Result<Start> {
+        let mut start = self.folder.read()?;
+        let tagger = &mut start.config.tagger;
+        tagger.sequence_pieces = self.sequence_pieces;
+        tagger.classes =
+            self.classes.split(',').map(|class| class.trim().to_string()).filter(|class| !class.is_empty()).collect();
+        tagger.name = self.name.clone();
+        tagger.version = self.model_version.clone();
+        tagger.license = self.license.clone();
+        // Checks the length against the encoder's.
+        start.config = ModelConfig::from_json(start.config.to_json().to_string().as_bytes(), "--sequence-pieces")?;
+        Ok(start)
     }
 }
