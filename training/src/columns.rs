@@ -5,9 +5,20 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, SafeTensors, View};
+use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
+
+/// SHA-256 of the parts' lengths and contents, in hexadecimal: what a file keeps of the things that it was made from.
+pub fn fingerprint(parts: &[&[u8]]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
 
 /// One column, ready to be written.
 pub struct Column {

@@ -19,7 +19,7 @@ use crate::checkpoint::{self, Exact, Progress};
 use crate::dataset::{Dataset, Example};
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
-use crate::loss::{LabelledBatch, Losses, loss_and_gradients};
+use crate::loss::{LabelledBatch, Losses, loss_and_gradients, mask_pieces};
 use crate::metrics::Metrics;
 use crate::optimizer::{AdamW, Optimizer, Schedule};
 use crate::parameters::Parameters;
@@ -168,7 +168,7 @@ pub fn finetune(mut run: Run, parameters: &Parameters) -> Result<()> {
             }
             let mut labelled = LabelledBatch::pack(batch.iter().map(|&i| &run.train.examples[i]));
             if let Some(mask) = run.mask {
-                labelled.mask(mask, settings.mask_pieces, settings.seed, progress.step as u64);
+                mask_pieces(&mut labelled.batch, mask, settings.mask_pieces, settings.seed, progress.step as u64);
             }
             let (losses, gradients) =
                 loss_and_gradients(parameters, &network, &labelled, &mut dropout, settings.class_weight)?;
@@ -302,7 +302,7 @@ fn save(
 }
 
 /// Dropout masks from here on depend on the seed and the step alone. curand's seeding is slow, so on a GPU only checkpoints do it.
-fn reseed(device: &Device, dropout: &mut Dropout, seed: u64, step: usize) -> Result<()> {
+pub(crate) fn reseed(device: &Device, dropout: &mut Dropout, seed: u64, step: usize) -> Result<()> {
     let mixed = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(step as u64);
     if !device.is_cpu() {
         device.set_seed(mixed)?;

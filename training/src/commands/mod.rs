@@ -1,5 +1,7 @@
 //! The command line's arguments -> the library's calls; one file for each command.
 
+pub mod distill;
+mod distillation;
 pub mod evaluate;
 pub mod finetune;
 pub mod prepare;
@@ -116,12 +118,19 @@ pub struct EncoderArguments {
     /// Folder of the encoder to start from: config.json, tokenizer.json, model.safetensors.
     #[arg(long, value_name = "DIR")]
     encoder: PathBuf,
-    /// Most pieces of a sequence of neighbouring sentences, `[CLS]` and `[SEP]` not counted.
-    #[arg(long, value_name = "N", default_value_t = 250)]
-    sequence_pieces: usize,
     /// The class head's outputs; an empty list for none.
     #[arg(long, value_name = "CLASS,...", default_value = CLASSES)]
     classes: String,
+    #[command(flatten)]
+    model: ModelArguments,
+}
+
+/// What a model's `config.json` says beside the encoder's sizes and the classes.
+#[derive(clap::Args)]
+pub struct ModelArguments {
+    /// Most pieces of a sequence of neighbouring sentences, `[CLS]` and `[SEP]` not counted.
+    #[arg(long, value_name = "N", default_value_t = 250)]
+    sequence_pieces: usize,
     /// The model's name.
     #[arg(long, default_value = "chemtag")]
     name: String,
@@ -133,33 +142,45 @@ pub struct EncoderArguments {
     license: String,
 }
 
-/// What an encoder's folder holds.
+/// What a folder to start from holds.
 struct Start {
     config: ModelConfig,
     tokenizer: Vec<u8>,
     pieces: WordPieces,
 }
 
-impl EncoderArguments {
-    fn file(&self, name: &str) -> Result<(Vec<u8>, String)> {
-        let path = self.encoder.join(name);
-        let bytes = std::fs::read(&path).map_err(|source| chemtag::Error::Read { path: path.clone(), source })?;
-        Ok((bytes, path.display().to_string()))
-    }
+/// A file of a folder, and its name in messages.
+fn file(folder: &Path, name: &str) -> Result<(Vec<u8>, String)> {
+    let path = folder.join(name);
+    let bytes = std::fs::read(&path).map_err(|source| chemtag::Error::Read { path: path.clone(), source })?;
+    Ok((bytes, path.display().to_string()))
+}
 
-    fn read(&self) -> Result<Start> {
-        let (json, name) = self.file("config.json")?;
+impl ModelArguments {
+    /// Reads a folder's configuration and tokenizer.
+    fn read(&self, folder: &Path, classes: Vec<String>) -> Result<Start> {
+        let (json, name) = file(folder, "config.json")?;
         let mut config = ModelConfig::from_json(&json, &name)?;
         config.tagger.sequence_pieces = self.sequence_pieces;
-        config.tagger.classes =
-            self.classes.split(',').map(|class| class.trim().to_string()).filter(|class| !class.is_empty()).collect();
+        config.tagger.classes = classes;
         config.tagger.name = self.name.clone();
         config.tagger.version = self.model_version.clone();
         config.tagger.license = self.license.clone();
         // Checks the length against the encoder's.
         let config = ModelConfig::from_json(config.to_json().to_string().as_bytes(), "--sequence-pieces")?;
-        let (tokenizer, name) = self.file("tokenizer.json")?;
+        let (tokenizer, name) = file(folder, "tokenizer.json")?;
         let pieces = WordPieces::from_json(&tokenizer, &name, config.encoder.vocab_size)?;
         Ok(Start { config, tokenizer, pieces })
+    }
+}
+
+impl EncoderArguments {
+    fn file(&self, name: &str) -> Result<(Vec<u8>, String)> {
+        file(&self.encoder, name)
+    }
+
+    fn read(&self) -> Result<Start> {
+        let classes = self.classes.split(',').map(|class| class.trim().to_string());
+        self.model.read(&self.encoder, classes.filter(|class| !class.is_empty()).collect())
     }
 }
