@@ -47,3 +47,14 @@ fn main() -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    /// Two arguments of one name, say, would fail only when their command is called.
+    #[test]
+    fn the_command_line_fits_together() {
+        super::Arguments::command().debug_assert();
+    }
+}

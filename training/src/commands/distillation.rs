@@ -23,7 +23,7 @@ pub struct StudentArguments {
 impl StudentArguments {
     /// Its configuration, with the teachers' classes, and its tokenizer.
     pub(super) fn read(&self, classes: &[String]) -> Result<Start> {
-        self.model.read(&self.student, classes.to_vec())
+        self.model.apply(Start::read(&self.student)?, classes.to_vec())
     }
 
     /// One of its files, and the file's name in messages.

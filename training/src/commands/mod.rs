@@ -112,12 +112,19 @@ fn read_dataset(
     Ok(dataset)
 }
 
-/// An encoder's folder and what the tagger on it shall be.
+/// An encoder to start from.
 #[derive(clap::Args)]
-pub struct EncoderArguments {
+pub struct EncoderFolder {
     /// Folder of the encoder to start from: config.json, tokenizer.json, model.safetensors.
     #[arg(long, value_name = "DIR")]
     encoder: PathBuf,
+}
+
+/// An encoder's folder and what the tagger on it shall be.
+#[derive(clap::Args)]
+pub struct EncoderArguments {
+    #[command(flatten)]
+    folder: EncoderFolder,
     /// The class head's outputs; an empty list for none.
     #[arg(long, value_name = "CLASS,...", default_value = CLASSES)]
     classes: String,
@@ -149,6 +156,17 @@ struct Start {
     pieces: WordPieces,
 }
 
+impl Start {
+    /// Reads a folder's configuration and tokenizer.
+    fn read(folder: &Path) -> Result<Self> {
+        let (json, name) = file(folder, "config.json")?;
+        let config = ModelConfig::from_json(&json, &name)?;
+        let (tokenizer, name) = file(folder, "tokenizer.json")?;
+        let pieces = WordPieces::from_json(&tokenizer, &name, config.encoder.vocab_size)?;
+        Ok(Self { config, tokenizer, pieces })
+    }
+}
+
 /// A file of a folder, and its name in messages.
 fn file(folder: &Path, name: &str) -> Result<(Vec<u8>, String)> {
     let path = folder.join(name);
@@ -156,31 +174,38 @@ fn file(folder: &Path, name: &str) -> Result<(Vec<u8>, String)> {
     Ok((bytes, path.display().to_string()))
 }
 
-impl ModelArguments {
-    /// Reads a folder's configuration and tokenizer.
-    fn read(&self, folder: &Path, classes: Vec<String>) -> Result<Start> {
-        let (json, name) = file(folder, "config.json")?;
-        let mut config = ModelConfig::from_json(&json, &name)?;
-        config.tagger.sequence_pieces = self.sequence_pieces;
-        config.tagger.classes = classes;
-        config.tagger.name = self.name.clone();
-        config.tagger.version = self.model_version.clone();
-        config.tagger.license = self.license.clone();
-        // Checks the length against the encoder's.
-        let config = ModelConfig::from_json(config.to_json().to_string().as_bytes(), "--sequence-pieces")?;
-        let (tokenizer, name) = file(folder, "tokenizer.json")?;
-        let pieces = WordPieces::from_json(&tokenizer, &name, config.encoder.vocab_size)?;
-        Ok(Start { config, tokenizer, pieces })
-    }
-}
-
-impl EncoderArguments {
+impl EncoderFolder {
     fn file(&self, name: &str) -> Result<(Vec<u8>, String)> {
         file(&self.encoder, name)
     }
 
     fn read(&self) -> Result<Start> {
+        Start::read(&self.encoder)
+    }
+}
+
+impl EncoderArguments {
+    fn file(&self, name: &str) -> Result<(Vec<u8>, String)> {
+        self.folder.file(name)
+    }
+
+    fn read(&self) -> Result<Start> {
         let classes = self.classes.split(',').map(|class| class.trim().to_string());
-        self.model.read(&self.encoder, classes.filter(|class| !class.is_empty()).collect())
+        self.model.apply(self.folder.read()?, classes.filter(|class| !class.is_empty()).collect())
+    }
+}
+
+impl ModelArguments {
+    /// The same start with this description.
+    fn apply(&self, mut start: Start, classes: Vec<String>) -> Result<Start> {
+        let tagger = &mut start.config.tagger;
+        tagger.sequence_pieces = self.sequence_pieces;
+        tagger.classes = classes;
+        tagger.name = self.name.clone();
+        tagger.version = self.model_version.clone();
+        tagger.license = self.license.clone();
+        // Checks the length against the encoder's.
+        start.config = ModelConfig::from_json(start.config.to_json().to_string().as_bytes(), "--sequence-pieces")?;
+        Ok(start)
     }
 }

@@ -1,7 +1,9 @@
 //! Sizes and seeds -> what a test of training starts from: an encoder of random weights by Hugging Face's names, and examples that follow a
 //! rule which a small network can learn. Nothing comes from a corpus; the same arguments give the same bytes.
 
-#[allow(dead_code)]
+// Every test takes its share.
+#![allow(dead_code)]
+
 pub mod words;
 
 use std::collections::BTreeMap;
