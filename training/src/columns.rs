@@ -1,9 +1,10 @@
-//! Columns of small integers <-> one safetensors file: the form of prepared corpora and prepared text.
+//! Columns of small numbers <-> one safetensors file: the form of prepared corpora, prepared text and kept posteriors.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use half::f16;
 use safetensors::tensor::{Dtype, SafeTensors, View};
 use sha2::{Digest, Sha256};
 
@@ -38,6 +39,11 @@ impl Column {
     pub fn shorts(numbers: impl IntoIterator<Item = u16>) -> Self {
         let bytes: Vec<u8> = numbers.into_iter().flat_map(u16::to_le_bytes).collect();
         Self { dtype: Dtype::U16, length: bytes.len() / 2, bytes }
+    }
+
+    /// 16-bit floats.
+    pub fn halves(numbers: impl IntoIterator<Item = f16>) -> Self {
+        Self { dtype: Dtype::F16, ..Self::shorts(numbers.into_iter().map(f16::to_bits)) }
     }
 
     /// 32-bit numbers.
@@ -128,6 +134,14 @@ impl Columns {
     /// As [`Columns::bytes`].
     pub fn shorts(&self, name: &str) -> Result<Vec<u16>> {
         Ok(self.read(name, Dtype::U16)?.as_chunks().0.iter().map(|&pair| u16::from_le_bytes(pair)).collect())
+    }
+
+    /// A column of 16-bit floats.
+    ///
+    /// # Errors
+    /// As [`Columns::bytes`].
+    pub fn halves(&self, name: &str) -> Result<Vec<f16>> {
+        Ok(self.read(name, Dtype::F16)?.as_chunks().0.iter().map(|&pair| f16::from_le_bytes(pair)).collect())
     }
 
     /// A column of 32-bit numbers.

@@ -13,32 +13,61 @@ use clap::Parser;
 use serde::Serialize;
 
 use crate::aligned_text::{AlignedText, TextReading};
+use crate::dataset::Dataset;
 use crate::error::{Error, Result};
+use crate::files::write_atomically;
+use crate::finetune;
 use crate::loss::Losses;
 use crate::optimizer::AdamW;
-use crate::parameters::{Parameters, Task};
+use crate::parameters::{MAP, Parameters, Task};
+use crate::representations::{Representations, TeacherEncoder};
 use crate::stage::{Stage, train};
 use crate::structural::{PieceMasking, Structural, Targets};
+
+/// The stage that learns a teacher's hidden states, and its folder.
+pub const REPRESENTATIONS: &str = "representations";
+/// The stage that learns the teachers' posteriors, and its folder.
+pub const STRUCTURAL: &str = "structural";
+/// The stage that learns gold data, and its folder.
+pub const GOLD: &str = "gold";
 
 /// Settings of a run, as the command line takes them. They, the text and the teachers determine the result on a CPU.
 #[derive(Debug, Clone, PartialEq, Serialize, clap::Args)]
 pub struct Settings {
-    /// Pieces of text that the student reads with its teachers' posteriors, over all passes.
+    /// Pieces of text from which the student learns the first teacher's hidden states, over all passes; 0 to leave this stage out.
+    #[arg(long, default_value_t = 0)]
+    pub representation_pieces: u64,
+    /// Peak learning rate of the encoder in that stage.
+    #[arg(long, default_value_t = 4e-4)]
+    pub representation_learning_rate: f64,
+    /// Pieces of text from which the student learns its teachers' posteriors, over all passes; 0 to leave this stage out.
     #[arg(long, default_value_t = 120_000_000)]
     pub pieces: u64,
-    /// Most pieces of a step.
+    /// Most pieces of a step on unlabelled text.
     #[arg(long, default_value_t = 163_840)]
     pub batch_pieces: usize,
     /// Share of the documents that are read sentence by sentence, the others in runs of neighbouring sentences.
     #[arg(long, default_value_t = 0.5)]
     pub sentence_share: f64,
-    /// Peak learning rate of the encoder.
+    /// Peak learning rate of the encoder on posteriors.
     #[arg(long, default_value_t = 4e-4)]
     pub learning_rate: f64,
-    /// Factor on the learning rate for the heads and the CRF.
+    /// Factor on the learning rate for what stands on the encoder, on unlabelled text.
     #[arg(long, default_value_t = 5.)]
     pub head_factor: f64,
-    /// Share of the steps that warm up.
+    /// Passes over the gold data at the end, if there are any.
+    #[arg(long, default_value_t = 2)]
+    pub gold_epochs: usize,
+    /// Most pieces of a step on gold data.
+    #[arg(long, default_value_t = 12_000)]
+    pub gold_batch_pieces: usize,
+    /// Peak learning rate of the encoder on gold data.
+    #[arg(long, default_value_t = 8e-5)]
+    pub gold_learning_rate: f64,
+    /// Factor on it for the heads and the CRF.
+    #[arg(long, default_value_t = 10.)]
+    pub gold_head_factor: f64,
+    /// Share of the steps that warm up, in each stage.
     #[arg(long, default_value_t = 0.06)]
     pub warmup: f64,
     /// Share of a matrix taken off it per unit of rate.
@@ -50,7 +79,7 @@ pub struct Settings {
     /// Dropout probability.
     #[arg(long, default_value_t = 0.1)]
     pub dropout: f64,
-    /// Weight of the classes' divergence beside the spans'.
+    /// Weight of the classes' loss beside the spans'.
     #[arg(long, default_value_t = 0.3)]
     pub class_weight: f64,
     /// Share of the pieces that the student reads as `[MASK]`; its teachers read the whole text.
@@ -106,10 +135,21 @@ pub struct Run<'a> {
     pub targets: Targets<'a>,
     /// A folder for each stage is written here, and the last stage's model.
     pub out: PathBuf,
-    /// Told after each line of metrics: the stage, steps done, steps of the stage, mean losses since the last line.
+    /// Gold data for the last stage; `None` to leave it out.
+    pub gold: Option<Gold<'a>>,
+    /// Told after each line of metrics, on gold data after each step: the stage, steps done, steps of the stage, mean losses since the last time.
     pub on_metrics: &'a mut dyn FnMut(&str, usize, usize, Losses),
-    /// The structural stage ends, with a checkpoint, before this step; `None`: at its end.
-    pub stop_before: Option<usize>,
+    /// The run ends, with a checkpoint, before this step of this stage; `None`: at its end.
+    pub stop_before: Option<(&'static str, usize)>,
+}
+
+/// What the last stage reads.
+#[derive(Clone, Copy)]
+pub struct Gold<'a> {
+    /// Training data.
+    pub train: &'a Dataset,
+    /// Devel data that choose the best epoch, as in fine-tuning.
+    pub devel: &'a [(String, Dataset)],
 }
 
 /// Trains the student stage by stage. Goes on from the checkpoints in the run's folder, if there are any.
@@ -120,15 +160,38 @@ pub struct Run<'a> {
 pub fn distill(mut run: Run, student: &Student, device: &Device) -> Result<()> {
     check(&run, student)?;
     let parameters = tagger(&run, student, device)?;
-    if structural(&mut run, student, &parameters)? {
-        parameters.save_model(&run.out, student.tokenizer)?;
+    let mut last = None;
+    if run.settings.representation_pieces > 0 {
+        let Some(values) = representations(&mut run, student, device)? else { return Ok(()) };
+        let mut tensors = parameters.values(DType::F32)?;
+        tensors.extend(values);
+        parameters.set(&tensors)?;
+    }
+    if run.settings.pieces > 0 {
+        if !structural(&mut run, student, &parameters)? {
+            return Ok(());
+        }
+        last = Some(STRUCTURAL);
+    }
+    if let Some(gold) = run.gold {
+        if !learn_gold(&mut run, gold, student, &parameters)? {
+            return Ok(());
+        }
+        last = Some(GOLD);
+    }
+    if let Some(stage) = last {
+        for name in ["model.safetensors", "tokenizer.json", "config.json"] {
+            let path = run.out.join(stage).join(name);
+            let bytes = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
+            write_atomically(&run.out.join(name), &bytes)?;
+        }
     }
     Ok(())
 }
 
 fn check(run: &Run, student: &Student) -> Result<()> {
     let settings = &run.settings;
-    let teachers = run.targets.classes()?;
+    let teachers = run.targets.ensemble.classes()?;
     let classes = &student.config.tagger.classes;
     let reason = if teachers != classes {
         format!(
@@ -140,8 +203,8 @@ fn check(run: &Run, student: &Student) -> Result<()> {
         format!("the share of documents read by sentences is {}, but must lie between 0 and 1", settings.sentence_share)
     } else if settings.mask_pieces > 0. && student.mask.is_none() {
         "pieces shall be masked, but the tokenizer has no piece [MASK]".into()
-    } else if settings.pieces == 0 || settings.batch_pieces == 0 {
-        "there is nothing to read: no pieces, or none in a batch".into()
+    } else if (settings.pieces == 0 && run.gold.is_none()) || settings.batch_pieces == 0 {
+        "there is nothing to learn for the heads: neither pieces nor gold, or no pieces in a batch".into()
     } else {
         return Ok(());
     };
@@ -159,11 +222,9 @@ fn tagger(run: &Run, student: &Student, device: &Device) -> Result<Parameters> {
         device,
     )?;
     let tensors = candle_core::safetensors::load_buffer(student.weights, &Device::Cpu)?;
-    if !tensors.contains_key(names::CRF_TRANSITIONS)
-        && let Some(crf) = run.targets.mean_crf()
-    {
+    if !tensors.contains_key(names::CRF_TRANSITIONS) {
         let mut values = parameters.values(DType::F32)?;
-        values.extend(crf_tensors(&crf)?);
+        values.extend(crf_tensors(&run.targets.ensemble.mean_crf())?);
         parameters.set(&values)?;
     }
     Ok(parameters)
@@ -178,16 +239,23 @@ fn crf_tensors(crf: &Crf) -> Result<HashMap<String, Tensor>> {
     ]))
 }
 
-/// What determines a stage, as JSON.
-fn record(run: &Run, stage: &str) -> String {
-    serde_json::json!({ "stage": stage, "settings": run.settings, "teachers": run.targets.hashes() }).to_string()
+/// Learns the first teacher's hidden states; returns the encoder's values when the stage is done.
+fn representations(run: &mut Run, student: &Student, device: &Device) -> Result<Option<HashMap<String, Tensor>>> {
+    let teacher = TeacherEncoder::load(run.targets.ensemble, device)?;
+    let task = Task::Representations { width: teacher.width() };
+    let (config, seed) = (student.config.clone(), run.settings.seed);
+    let parameters = Parameters::from_checkpoint(student.weights, student.file, config, task, seed, device)?;
+    let objective = Representations::new(&parameters, run.text, teacher)?;
+    let (pieces, rate) = (run.settings.representation_pieces, run.settings.representation_learning_rate);
+    let done = with_stage(run, REPRESENTATIONS, pieces, rate, |stage| train(stage, &parameters, &objective))?;
+    let mut values = parameters.values(DType::F32)?;
+    values.retain(|name, _| !MAP.contains(&name.as_str()));
+    Ok(done.then_some(values))
 }
 
 /// Learns the teachers' posteriors; returns whether the stage is done.
 fn structural(run: &mut Run, student: &Student, parameters: &Parameters) -> Result<bool> {
-    const NAME: &str = "structural";
-    let settings = run.settings.clone();
-    let folder = run.out.join(NAME);
+    let settings = &run.settings;
     let masking = |mask| PieceMasking { mask, share: settings.mask_pieces, seed: settings.seed };
     let objective = Structural {
         network: parameters.network()?,
@@ -196,12 +264,76 @@ fn structural(run: &mut Run, student: &Student, parameters: &Parameters) -> Resu
         class_weight: settings.class_weight,
         masking: student.mask.map(masking),
     };
-    let record = record(run, NAME);
-    let stage = Stage {
+    let (pieces, rate) = (settings.pieces, settings.learning_rate);
+    let done = with_stage(run, STRUCTURAL, pieces, rate, |stage| train(stage, parameters, &objective))?;
+    if done {
+        parameters.save_model(&run.out.join(STRUCTURAL), student.tokenizer)?;
+    }
+    Ok(done)
+}
+
+/// Learns gold tags and classes; returns whether the stage is done.
+fn learn_gold(run: &mut Run, gold: Gold, student: &Student, parameters: &Parameters) -> Result<bool> {
+    let own = &run.settings;
+    let settings = finetune::Settings {
+        epochs: own.gold_epochs,
+        batch_pieces: own.gold_batch_pieces,
+        learning_rate: own.gold_learning_rate,
+        head_factor: own.gold_head_factor,
+        warmup: own.warmup,
+        weight_decay: own.weight_decay,
+        clip_norm: own.clip_norm,
+        dropout: own.dropout,
+        class_weight: own.class_weight,
+        mask_pieces: own.mask_pieces,
+        average_decay: own.average_decay,
+        seed: own.seed,
+        checkpoint_steps: own.checkpoint_steps,
+    };
+    let mut done = true;
+    let stop_before = stop_of(run, GOLD);
+    finetune::finetune(
+        finetune::Run {
+            settings,
+            train: gold.train,
+            devel: gold.devel,
+            out: run.out.join(GOLD),
+            tokenizer: student.tokenizer,
+            mask: student.mask,
+            on_step: &mut |step, steps, losses| {
+                done = step == steps;
+                (run.on_metrics)(GOLD, step, steps, losses);
+            },
+            stop_before,
+        },
+        parameters,
+    )?;
+    Ok(done && stop_before.is_none())
+}
+
+fn stop_of(run: &Run, stage: &str) -> Option<usize> {
+    run.stop_before.filter(|(name, _)| *name == stage).map(|(_, step)| step)
+}
+
+/// Calls `train` with a stage that reads the text.
+fn with_stage<R>(
+    run: &mut Run,
+    name: &'static str,
+    pieces: u64,
+    learning_rate: f64,
+    train: impl FnOnce(Stage) -> Result<R>,
+) -> Result<R> {
+    let settings = &run.settings;
+    let teachers = run.targets.ensemble.hashes();
+    train(Stage {
         text: run.text,
-        reading: reading(&settings),
-        steps: steps(settings.pieces, &settings),
-        learning_rate: settings.learning_rate,
+        reading: TextReading {
+            sentence_share: settings.sentence_share,
+            batch_pieces: settings.batch_pieces,
+            seed: settings.seed,
+        },
+        steps: pieces.div_ceil(settings.batch_pieces as u64) as usize,
+        learning_rate,
         head_factor: settings.head_factor,
         warmup: settings.warmup,
         adamw: AdamW {
@@ -213,23 +345,9 @@ fn structural(run: &mut Run, student: &Student, parameters: &Parameters) -> Resu
         dropout: settings.dropout,
         metrics_steps: settings.metrics_steps,
         checkpoint_steps: settings.checkpoint_steps,
-        record,
-        folder: folder.clone(),
-        on_metrics: &mut |step, steps, losses| (run.on_metrics)(NAME, step, steps, losses),
-        stop_before: run.stop_before,
-    };
-    let done = train(stage, parameters, &objective)?;
-    if done {
-        parameters.save_model(&folder, student.tokenizer)?;
-    }
-    Ok(done)
-}
-
-fn reading(settings: &Settings) -> TextReading {
-    TextReading { sentence_share: settings.sentence_share, batch_pieces: settings.batch_pieces, seed: settings.seed }
-}
-
-/// Steps that read so many pieces.
-fn steps(pieces: u64, settings: &Settings) -> usize {
-    pieces.div_ceil(settings.batch_pieces as u64) as usize
+        record: serde_json::json!({ "stage": name, "settings": settings, "teachers": teachers }).to_string(),
+        folder: run.out.join(name),
+        stop_before: stop_of(run, name),
+        on_metrics: &mut |step, steps, losses| (run.on_metrics)(name, step, steps, losses),
+    })
 }

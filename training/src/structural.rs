@@ -5,47 +5,23 @@
 use candle_core::backprop::GradStore;
 use chemtag::batch::Batch;
 use chemtag::model::Network;
-use chemtag::model::crf::Crf;
 use chemtag::model::dropout::Dropout;
 
 use crate::aligned_text::{AlignedText, TextSequence};
 use crate::error::Result;
 use crate::loss::{Losses, distillation_loss_and_gradients, mask_pieces};
 use crate::parameters::Parameters;
+use crate::posterior_shards::PosteriorShards;
 use crate::stage::Objective;
 use crate::teacher::{Ensemble, WordPosteriors};
 
 /// Where the teachers' posteriors come from.
 #[derive(Clone, Copy)]
-pub enum Targets<'a> {
-    /// The teachers read each batch.
-    Live(&'a Ensemble),
-}
-
-impl Targets<'_> {
-    /// Names of the teachers' classes.
-    ///
-    /// # Errors
-    /// If there is no teacher.
-    pub fn classes(&self) -> Result<&[String]> {
-        match self {
-            Self::Live(ensemble) => ensemble.classes(),
-        }
-    }
-
-    /// SHA-256 of each teacher's files.
-    pub fn hashes(&self) -> Vec<String> {
-        match self {
-            Self::Live(ensemble) => ensemble.hashes(),
-        }
-    }
-
-    /// The mean of the teachers' CRFs, where it is known.
-    pub fn mean_crf(&self) -> Option<Crf> {
-        match self {
-            Self::Live(ensemble) => Some(ensemble.mean_crf()),
-        }
-    }
+pub struct Targets<'a> {
+    /// The teachers.
+    pub ensemble: &'a Ensemble,
+    /// What they said of the text; `None`: they read each batch.
+    pub kept: Option<&'a PosteriorShards>,
 }
 
 /// Pieces that the student does not see.
@@ -83,6 +59,8 @@ pub struct Prepared {
 enum PreparedTargets {
     /// What the teachers shall read, by text.
     Unread(Vec<Batch>),
+    /// What they said.
+    Known(WordPosteriors),
 }
 
 impl Objective for Structural<'_> {
@@ -94,16 +72,9 @@ impl Objective for Structural<'_> {
 
     fn prepare(&self, sequences: &[TextSequence], step: usize) -> Result<Prepared> {
         let mut batch = self.text.batch(0, sequences);
-        let targets = match self.targets {
-            Targets::Live(ensemble) => {
-                let read = ensemble.texts();
-                let of_text = |text: usize| match text {
-                    0 if read.contains(&0) => batch.clone(),
-                    _ if read.contains(&text) => self.text.batch(text, sequences),
-                    _ => Batch::default(),
-                };
-                PreparedTargets::Unread((0..self.text.texts()).map(of_text).collect())
-            }
+        let targets = match self.targets.kept {
+            Some(shards) => PreparedTargets::Known(shards.posteriors(sequences)?),
+            None => PreparedTargets::Unread(self.targets.ensemble.batches(self.text, sequences)),
         };
         if let Some(PieceMasking { mask, share, seed }) = self.masking {
             mask_pieces(&mut batch, mask, share, seed, step as u64);
@@ -122,8 +93,9 @@ impl Objective for Structural<'_> {
         dropout: &mut Dropout,
     ) -> Result<(Losses, GradStore)> {
         let Prepared { batch, targets } = prepared;
-        let target: WordPosteriors = match (targets, self.targets) {
-            (PreparedTargets::Unread(batches), Targets::Live(ensemble)) => ensemble.posteriors(&batches)?,
+        let target = match targets {
+            PreparedTargets::Known(posteriors) => posteriors,
+            PreparedTargets::Unread(batches) => self.targets.ensemble.posteriors(&batches)?,
         };
         distillation_loss_and_gradients(parameters, &self.network, &batch, &target, dropout, self.class_weight)
     }

@@ -5,12 +5,13 @@
 use std::path::PathBuf;
 
 use chemtag::batch::Batch;
+use chemtag::model::config::ModelConfig;
 use chemtag::model::crf::{Crf, PairMarginals, TAGS};
 use chemtag::tokenizer::WordPieces;
 use chemtag::{Device, Emissions, LoadOptions, Model, ModelFiles};
 use rayon::prelude::*;
 
-use crate::aligned_text::AlignedText;
+use crate::aligned_text::{AlignedText, TextSequence};
 use crate::columns::fingerprint;
 use crate::error::{Error, Result};
 
@@ -30,6 +31,7 @@ pub struct Ensemble {
 
 struct Teacher {
     folder: String,
+    files: ModelFiles,
     model: Model,
     /// Fingerprint of its tokenizer.
     tokenizer: String,
@@ -47,7 +49,7 @@ impl Ensemble {
             let files = ModelFiles::read(&folder.into())?;
             let model = Model::load(&files, LoadOptions { device, ..LoadOptions::default() })?;
             let folder = folder.display().to_string();
-            Ok(Teacher { folder, model, tokenizer: fingerprint(&[&files.tokenizer]), text: 0 })
+            Ok(Teacher { folder, model, tokenizer: fingerprint(&[&files.tokenizer]), text: 0, files })
         };
         let teachers: Vec<Teacher> = folders.iter().map(load).collect::<Result<_>>()?;
         let ensemble = Self { teachers };
@@ -65,6 +67,14 @@ impl Ensemble {
 
     fn first(&self) -> Result<&Teacher> {
         self.teachers.first().ok_or_else(|| Error::Setting("there is no teacher".into()))
+    }
+
+    /// Files and configuration of the first teacher, and which of the texts it reads.
+    ///
+    /// # Errors
+    /// If there is no teacher.
+    pub fn first_files(&self) -> Result<(&ModelFiles, &ModelConfig, usize)> {
+        self.first().map(|teacher| (&teacher.files, teacher.model.config(), teacher.text))
     }
 
     /// Names of the classes that the teachers tell apart.
@@ -110,12 +120,11 @@ impl Ensemble {
         Ok(())
     }
 
-    /// Texts that some teacher reads, ascending.
-    pub fn texts(&self) -> Vec<usize> {
-        let mut texts: Vec<usize> = self.teachers.iter().map(|teacher| teacher.text).collect();
-        texts.sort_unstable();
-        texts.dedup();
-        texts
+    /// Sequences as each text has them; a text that no teacher reads gives an empty batch.
+    pub fn batches(&self, text: &AlignedText, sequences: &[TextSequence]) -> Vec<Batch> {
+        let read = |index| self.teachers.iter().any(|teacher| teacher.text == index);
+        let batch = |index| if read(index) { text.batch(index, sequences) } else { Batch::default() };
+        (0..text.texts()).map(batch).collect()
     }
 
     /// The mean of the teachers' CRFs: where a student's begins.
@@ -133,7 +142,7 @@ impl Ensemble {
         mean
     }
 
-    /// The posteriors of a batch's words. `batches[text]` has the same words for each text; those that no teacher reads may be empty.
+    /// The posteriors of the words of [`Ensemble::batches`].
     ///
     /// # Errors
     /// If a device fails or a teacher's emissions are not finite.

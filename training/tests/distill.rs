@@ -11,10 +11,11 @@ use chemtag::model::config::{Architecture, ModelConfig};
 use chemtag::tokenizer::WordPieces;
 use chemtag_training::aligned_text::{AlignedText, CutText};
 use chemtag_training::dataset::{Dataset, Example};
-use chemtag_training::distill::{self, Settings, Student, distill};
+use chemtag_training::distill::{self, GOLD, Gold, REPRESENTATIONS, STRUCTURAL, Settings, Student, distill};
 use chemtag_training::error::Result;
 use chemtag_training::finetune::{self, evaluate_words, finetune};
 use chemtag_training::parameters::{Parameters, Task};
+use chemtag_training::posterior_shards::{self, PosteriorShards, label};
 use chemtag_training::structural::Targets;
 use chemtag_training::teacher::Ensemble;
 use chemtag_training::text::TextSet;
@@ -96,7 +97,15 @@ fn cut(text: &str, vocabulary: Vocabulary) -> CutText {
     CutText::new(set, &pieces, 30).unwrap()
 }
 
-/// Distils in `folder` a student of one vocabulary from a teacher of another.
+/// What a run may have beside its settings.
+#[derive(Clone, Copy, Default)]
+struct Extras<'a> {
+    shards: Option<&'a PosteriorShards>,
+    gold: Option<&'a Dataset>,
+    stop_before: Option<(&'static str, usize)>,
+}
+
+/// What a student of one vocabulary is distilled from.
 struct Distillation {
     student: Vocabulary,
     ensemble: Ensemble,
@@ -115,7 +124,8 @@ impl Distillation {
         Self { student, ensemble, text }
     }
 
-    fn run(&self, folder: &Path, settings: Settings, weights: &[u8], stop_before: Option<usize>) -> Result<usize> {
+    /// Distils in `folder`, in the stages of the settings and of `extras`. Returns the lines of metrics that were written.
+    fn run_with(&self, folder: &Path, settings: Settings, weights: &[u8], extras: Extras) -> Result<usize> {
         let config = model(Architecture::DistilBert, 1, self.student);
         let tokenizer = self.student.json();
         let student = Student { config, weights, file: "generated", tokenizer: &tokenizer, mask: Some(words::MASK) };
@@ -123,13 +133,18 @@ impl Distillation {
         let run = distill::Run {
             settings,
             text: &self.text,
-            targets: Targets::Live(&self.ensemble),
+            targets: Targets { ensemble: &self.ensemble, kept: extras.shards },
+            gold: extras.gold.map(|train| Gold { train, devel: &[] }),
             out: folder.into(),
             on_metrics: &mut |_, _, _, _| lines += 1,
-            stop_before,
+            stop_before: extras.stop_before,
         };
         distill(run, &student, &Device::Cpu)?;
         Ok(lines)
+    }
+
+    fn run(&self, folder: &Path, settings: Settings, weights: &[u8]) -> Result<usize> {
+        self.run_with(folder, settings, weights, Extras::default())
     }
 
     fn fresh(&self, seed: u64) -> Vec<u8> {
@@ -177,7 +192,7 @@ fn a_student_comes_close_to_its_teacher_and_learns_names_that_its_gold_lacks() {
         let alone = train(&gold, model(Architecture::DistilBert, 1, vocabulary), vocabulary, 40, seed);
         let distilled = folder();
         let settings = Settings { seed, pieces: 120_000, batch_pieces: 300, ..settings() };
-        distillation.run(distilled.path(), settings, &distillation.fresh(seed), None).unwrap();
+        distillation.run(distilled.path(), settings, &distillation.fresh(seed)).unwrap();
         for name in ["divergence", "class_divergence"] {
             let divergence = series(distilled.path(), METRICS, name);
             let (first, last) = (divergence[0], divergence[divergence.len() - 1]);
@@ -195,9 +210,9 @@ fn timeless(folder: &Path, file: &str) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(folder.join(file)).unwrap();
     let line = |line: &str| {
         let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
-        for name in ["seconds", "words_per_second"] {
-            assert!(line.as_object_mut().unwrap().remove(name).is_some());
-        }
+        let fields = line.as_object_mut().unwrap();
+        assert!(fields.remove("seconds").is_some());
+        fields.remove("words_per_second");
         line
     };
     text.lines().map(line).collect()
@@ -207,23 +222,111 @@ fn timeless(folder: &Path, file: &str) -> Vec<serde_json::Value> {
 fn an_interrupted_run_goes_on_as_if_it_had_not_stopped() {
     let vocabulary = Vocabulary::Pairs;
     let distillation = Distillation::new(vocabulary, &[vocabulary]);
-    let settings = Settings { pieces: 24_000, dropout: 0.1, ..settings() };
+    let settings = Settings {
+        representation_pieces: 6_000,
+        pieces: 24_000,
+        gold_epochs: 2,
+        gold_batch_pieces: 100,
+        dropout: 0.1,
+        ..settings()
+    };
     let weights = distillation.fresh(1);
+    let gold = support::examples(40, 50);
     let (whole, stopped) = (folder(), folder());
-    distillation.run(whole.path(), settings.clone(), &weights, None).unwrap();
-    for stop in [0, 7, 30] {
-        distillation.run(stopped.path(), settings.clone(), &weights, Some(stop)).unwrap();
-        assert!(!stopped.path().join(MODEL).exists());
+    let extras = Extras { gold: Some(&gold), ..Extras::default() };
+    let run = |folder: &Path, stop_before| {
+        distillation.run_with(folder, settings.clone(), &weights, Extras { stop_before, ..extras }).unwrap()
+    };
+    run(whole.path(), None);
+    let stops =
+        [(REPRESENTATIONS, 0), (REPRESENTATIONS, 5), (STRUCTURAL, 0), (STRUCTURAL, 7), (STRUCTURAL, 30), (GOLD, 3)];
+    for stop in stops {
+        run(stopped.path(), Some(stop));
+        assert!(!stopped.path().join(MODEL).exists(), "stopped before {stop:?}");
     }
-    distillation.run(stopped.path(), settings.clone(), &weights, None).unwrap();
-    assert_eq!(timeless(stopped.path(), METRICS), timeless(whole.path(), METRICS));
+    run(stopped.path(), None);
+    for file in ["representations/metrics.jsonl", METRICS, "gold/metrics.jsonl"] {
+        assert_eq!(timeless(stopped.path(), file), timeless(whole.path(), file));
+    }
     assert!(read(stopped.path(), MODEL) == read(whole.path(), MODEL));
     // A run that is whole has nothing left to do.
-    assert_eq!(distillation.run(whole.path(), settings.clone(), &weights, None).unwrap(), 0);
+    assert_eq!(run(whole.path(), None), 0);
     assert!(read(stopped.path(), MODEL) == read(whole.path(), MODEL));
-    let other = Settings { learning_rate: 1e-3, ..settings };
-    let error = distillation.run(whole.path(), other, &weights, None).unwrap_err().to_string();
+    let other = Settings { learning_rate: 1e-3, ..settings.clone() };
+    let error = distillation.run_with(whole.path(), other, &weights, extras).unwrap_err().to_string();
     assert!(error.contains("belongs to a run with other settings"), "{error}");
+}
+
+#[test]
+fn kept_posteriors_teach_as_live_teachers_do() {
+    let vocabulary = Vocabulary::Letters;
+    let distillation = Distillation::new(vocabulary, &[Vocabulary::Pairs, Vocabulary::Letters]);
+    let (kept, live, labelled) = (folder(), folder(), folder());
+    let of = posterior_shards::Settings { shard_documents: 400, batch_pieces: 3000 };
+    let mut shards = Vec::new();
+    let mut on_shard = |shard, of| shards.push((shard, of));
+    label(&distillation.text, &distillation.ensemble, of, labelled.path(), &mut on_shard).unwrap();
+    label(&distillation.text, &distillation.ensemble, of, labelled.path(), &mut on_shard).unwrap();
+    assert_eq!(shards, [[(1, 4), (2, 4), (3, 4), (4, 4)]; 2].concat());
+    let shards = PosteriorShards::load(labelled.path(), &distillation.text, &distillation.ensemble).unwrap();
+
+    let settings = Settings { pieces: 12_000, ..settings() };
+    let weights = distillation.fresh(1);
+    distillation.run(live.path(), settings.clone(), &weights).unwrap();
+    let extras = Extras { shards: Some(&shards), ..Extras::default() };
+    distillation.run_with(kept.path(), settings.clone(), &weights, extras).unwrap();
+    for name in ["divergence", "class_divergence"] {
+        let [live, kept] = [&live, &kept].map(|folder| series(folder.path(), METRICS, name));
+        for (live, kept) in live.iter().zip(&kept) {
+            assert!((live - kept).abs() < 2e-3 * live.max(0.1), "{name}: {live} live, {kept} kept");
+        }
+    }
+    // Another text, the same text in shorter sequences, other teachers, a file that is missing or cut short.
+    let load = |text: &AlignedText, ensemble: &Ensemble| {
+        PosteriorShards::load(labelled.path(), text, ensemble).map(|_| ()).unwrap_err().to_string()
+    };
+    let other = AlignedText::new(vec![cut(&words::text(1500, 7), vocabulary)]).unwrap();
+    assert!(load(&other, &distillation.ensemble).contains("posteriors of another text"));
+    let alone = Distillation::new(vocabulary, &[vocabulary]);
+    let refused = label(&alone.text, &alone.ensemble, of, labelled.path(), &mut |_, _| {}).unwrap_err().to_string();
+    assert!(refused.contains("posteriors-00000.safetensors") && refused.contains("another text"), "{refused}");
+    let mut one = Ensemble::load(&[teacher(vocabulary)], chemtag::Device::Cpu).unwrap();
+    one.read_from(&distillation.text).unwrap();
+    let refused = label(&distillation.text, &one, of, labelled.path(), &mut |_, _| {}).unwrap_err().to_string();
+    assert!(refused.contains("other teachers"), "{refused}");
+    assert_eq!(load(&distillation.text, &one), refused);
+    let file = labelled.path().join("posteriors-00002.safetensors");
+    let bytes = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &bytes[..bytes.len() - 5]).unwrap();
+    assert!(load(&distillation.text, &distillation.ensemble).contains("posteriors-00002"));
+    std::fs::remove_file(&file).unwrap();
+    assert!(load(&distillation.text, &distillation.ensemble).contains("posteriors-00002"));
+}
+
+#[test]
+fn hidden_states_come_close_to_the_teachers_and_gold_is_learnt_at_last() {
+    let vocabulary = Vocabulary::Letters;
+    let distillation = Distillation::new(vocabulary, &[Vocabulary::Pairs, vocabulary]);
+    let folder = folder();
+    let settings = Settings {
+        representation_pieces: 60_000,
+        representation_learning_rate: 3e-3,
+        mask_pieces: 0.,
+        gold_batch_pieces: 150,
+        gold_learning_rate: 2e-3,
+        ..settings()
+    };
+    let gold = words::recut(&support::examples(60, 41), vocabulary);
+    let extras = Extras { gold: Some(&gold), ..Extras::default() };
+    distillation.run_with(folder.path(), settings, &distillation.fresh(1), extras).unwrap();
+    let errors = series(folder.path(), "representations/metrics.jsonl", "squared_error");
+    assert!(errors[errors.len() - 1] < errors[0] / 2., "{errors:?}");
+    let losses = series(folder.path(), "gold/metrics.jsonl", "span_loss");
+    assert_eq!(losses.len(), 2);
+    assert!(losses[1] < 0.5, "{losses:?}");
+    for name in [MODEL, "config.json", "tokenizer.json"] {
+        assert!(read(folder.path(), name) == read(&folder.path().join("gold"), name));
+    }
 }
 
 #[test]
@@ -232,7 +335,7 @@ fn teachers_with_another_vocabulary_teach_words() {
     assert_eq!(distillation.text.left_out(), 0);
     let folder = folder();
     let settings = Settings { pieces: 120_000, ..settings() };
-    distillation.run(folder.path(), settings, &distillation.fresh(1), None).unwrap();
+    distillation.run(folder.path(), settings, &distillation.fresh(1)).unwrap();
     let divergence = series(folder.path(), METRICS, "divergence");
     assert!(divergence[divergence.len() - 1] < divergence[0] / 3., "{divergence:?}");
     let test = words::recut(&support::examples(200, 34), Vocabulary::Letters);

@@ -3,24 +3,33 @@
 use std::path::PathBuf;
 
 use chemtag::Device;
-use chemtag_training::distill::{Run, Settings, Student, distill};
+use chemtag_training::dataset::Reading;
+use chemtag_training::distill::{Gold, Run, Settings, Student, distill};
 use chemtag_training::error::Result;
 use chemtag_training::loss::Losses;
+use chemtag_training::posterior_shards::PosteriorShards;
 use chemtag_training::structural::Targets;
-use chemtag_training::teacher::Ensemble;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::distillation::{StudentArguments, TextArguments};
+use super::distillation::School;
+use super::{CorpusArgument, read_dataset, read_devel};
 
 #[derive(clap::Args)]
 pub struct Arguments {
     #[command(flatten)]
-    student: StudentArguments,
-    /// Folders of trained models; several form an ensemble.
-    #[arg(long, value_name = "DIR", required = true, num_args = 1..)]
-    teacher: Vec<PathBuf>,
-    #[command(flatten)]
-    text: TextArguments,
+    school: School,
+    /// Folder of the teachers' posteriors of the text, made by `label` with the same student, teachers and text; without it the teachers read along.
+    #[arg(long, value_name = "DIR")]
+    labels: Option<PathBuf>,
+    /// Corpora to learn from at last: FILE or FILE:TYPE,TYPE=CLASS,... (.jsonl or .conll), or one file made by `prepare` for the student.
+    #[arg(long, value_name = "CORPUS", num_args = 1..)]
+    gold: Vec<CorpusArgument>,
+    /// Corpora that choose the best epoch on gold data, as in `finetune`.
+    #[arg(long, value_name = "CORPUS", num_args = 1.., requires = "gold")]
+    devel: Vec<CorpusArgument>,
+    /// How gold documents are cut into training sequences.
+    #[arg(long, value_enum, default_value = "mixed")]
+    reading: Reading,
     /// Folder for the stages' folders and the model. A run that stopped there goes on.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -34,11 +43,16 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<()> {
     let device = arguments.device.open()?;
     candle_core::cuda::set_gemm_reduced_precision_f32(true);
-    let mut ensemble = Ensemble::load(&arguments.teacher, arguments.device)?;
-    let student = arguments.student.read(ensemble.classes()?)?;
-    let text = arguments.text.read(&student, &ensemble)?;
-    ensemble.read_from(&text)?;
-    let (weights, file) = arguments.student.file("model.safetensors")?;
+    let (student, ensemble, text) = arguments.school.read(arguments.device)?;
+    let kept = arguments.labels.as_ref().map(|folder| PosteriorShards::load(folder, &text, &ensemble)).transpose()?;
+    let gold = match arguments.gold.as_slice() {
+        [] => None,
+        corpora => Some((
+            read_dataset(corpora, arguments.reading, &student.pieces, &student.config)?,
+            read_devel(&arguments.devel, arguments.reading, &student)?,
+        )),
+    };
+    let (weights, file) = arguments.school.file("model.safetensors")?;
 
     let bar = ProgressBar::new(0);
     bar.set_style(
@@ -55,7 +69,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         Run {
             settings: arguments.settings.clone(),
             text: &text,
-            targets: Targets::Live(&ensemble),
+            targets: Targets { ensemble: &ensemble, kept: kept.as_ref() },
+            gold: gold.as_ref().map(|(train, devel)| Gold { train, devel }),
             out: arguments.out.clone(),
             on_metrics: &mut on_metrics,
             stop_before: None,

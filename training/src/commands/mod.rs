@@ -4,6 +4,7 @@ pub mod distill;
 mod distillation;
 pub mod evaluate;
 pub mod finetune;
+pub mod label;
 pub mod prepare;
 pub mod prepare_text;
 pub mod pretrain;
@@ -110,6 +111,18 @@ fn read_dataset(
         corpus.add_to(&mut dataset, reading, pieces, config)?;
     }
     Ok(dataset)
+}
+
+/// Reads devel sets: annotated corpora both ways, or each file that `prepare` made as it is.
+fn read_devel(corpora: &[CorpusArgument], reading: Reading, start: &Start) -> Result<Vec<(String, Dataset)>> {
+    let read = |corpora, reading| read_dataset(corpora, reading, &start.pieces, &start.config);
+    if corpora.iter().all(CorpusArgument::is_prepared) {
+        return corpora.iter().map(|file| Ok((file.stem(), read(std::slice::from_ref(file), reading)?))).collect();
+    }
+    Ok(vec![
+        ("documents".into(), read(corpora, Reading::Documents)?),
+        ("sentences".into(), read(corpora, Reading::Sentences)?),
+    ])
 }
 
 /// An encoder to start from.
