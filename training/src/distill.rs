@@ -85,6 +85,10 @@ pub struct Settings {
     /// Share of the pieces that the student reads as `[MASK]`; its teachers read the whole text.
     #[arg(long, default_value_t = 0.)]
     pub mask_pieces: f64,
+    /// Share of the steps on posteriors, and of those on gold data, during which layers thaw one after another, from the top down to the
+    /// embeddings; 0 to train all from the start.
+    #[arg(long, default_value_t = 0.)]
+    pub unfreeze_share: f64,
     /// Decay of the running average of the weights that is kept; 0 to keep the weights themselves.
     #[arg(long, default_value_t = 0.)]
     pub average_decay: f64,
@@ -287,6 +291,7 @@ fn learn_gold(run: &mut Run, gold: Gold, student: &Student, parameters: &Paramet
         class_weight: own.class_weight,
         mask_pieces: own.mask_pieces,
         average_decay: own.average_decay,
+        unfreeze_share: own.unfreeze_share,
         seed: own.seed,
         checkpoint_steps: own.checkpoint_steps,
     };
@@ -336,6 +341,8 @@ fn with_stage<R>(
         learning_rate,
         head_factor: settings.head_factor,
         warmup: settings.warmup,
+        // What stands on the encoder in the first stage is thrown away: it has nothing to thaw for.
+        unfreeze_share: if name == REPRESENTATIONS { 0. } else { settings.unfreeze_share },
         adamw: AdamW {
             weight_decay: settings.weight_decay,
             clip_norm: settings.clip_norm,

@@ -24,6 +24,7 @@ use crate::metrics::Metrics;
 use crate::optimizer::{AdamW, Optimizer, Schedule};
 use crate::parameters::Parameters;
 use crate::score::Counts;
+use crate::unfreezing::Unfreezing;
 
 /// Settings of a run, as the command line takes them. They and the data determine the result on a CPU.
 #[derive(Debug, Clone, PartialEq, Serialize, clap::Args)]
@@ -61,6 +62,9 @@ pub struct Settings {
     /// Decay of the running average of the weights that is scored and kept; 0 to keep the weights themselves.
     #[arg(long, default_value_t = 0.)]
     pub average_decay: f64,
+    /// Share of the steps during which layers thaw one after another, from the top down to the embeddings; 0 to train all from the start.
+    #[arg(long, default_value_t = 0.)]
+    pub unfreeze_share: f64,
     /// Seed of all that is random: the heads' first weights, the order of the batches, dropout, masked pieces.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -138,6 +142,7 @@ pub fn finetune(mut run: Run, parameters: &Parameters) -> Result<()> {
     let head = |name: &str| !["distilbert.", "bert."].iter().any(|prefix| name.starts_with(prefix));
     let scale = |name: &str| if head(name) { settings.head_factor } else { 1. };
     let mut optimizer = Optimizer::of(adamw, parameters, scale)?;
+    let mut unfreezing = Unfreezing::new(parameters, steps, settings.unfreeze_share)?;
     let network = parameters.network()?;
     let mut dropout = Dropout::new(settings.dropout);
 
@@ -172,6 +177,7 @@ pub fn finetune(mut run: Run, parameters: &Parameters) -> Result<()> {
             }
             let (losses, gradients) =
                 loss_and_gradients(parameters, &network, &labelled, &mut dropout, settings.class_weight)?;
+            unfreezing.before_step(&mut optimizer, progress.step)?;
             optimizer.step(|variable| gradients.get(variable).cloned(), schedule.rate(progress.step))?;
             progress.step += 1;
             let words = labelled.tags.len() as f64;

@@ -30,3 +30,4 @@ pub mod stage;
 pub mod structural;
 pub mod teacher;
 pub mod text;
+pub mod unfreezing;

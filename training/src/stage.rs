@@ -18,6 +18,7 @@ use crate::loss::Losses;
 use crate::metrics::Metrics;
 use crate::optimizer::{AdamW, Optimizer, Schedule};
 use crate::parameters::Parameters;
+use crate::unfreezing::Unfreezing;
 
 /// Batches that are packed ahead of the one in training.
 const AHEAD: usize = 3;
@@ -65,6 +66,8 @@ pub struct Stage<'a> {
     pub head_factor: f64,
     /// Share of the steps that warm up.
     pub warmup: f64,
+    /// Share of the steps during which layers thaw one after another.
+    pub unfreeze_share: f64,
     /// AdamW's constants.
     pub adamw: AdamW,
     /// Dropout probability.
@@ -101,6 +104,7 @@ pub fn train<O: Objective>(stage: Stage, parameters: &Parameters, objective: &O)
     let head = |name: &str| !["distilbert.", "bert."].iter().any(|prefix| name.starts_with(prefix));
     let scale = |name: &str| if head(name) { stage.head_factor } else { 1. };
     let mut optimizer = Optimizer::of(stage.adamw, parameters, scale)?;
+    let mut unfreezing = Unfreezing::new(parameters, steps, stage.unfreeze_share)?;
     let mut dropout = Dropout::new(stage.dropout);
 
     let checkpoint_path = folder.join("checkpoint.safetensors");
@@ -142,6 +146,7 @@ pub fn train<O: Objective>(stage: Stage, parameters: &Parameters, objective: &O)
                 let batch = batch?;
                 let words = objective.words(&batch);
                 let (losses, gradients) = objective.gradients(parameters, batch, &mut dropout)?;
+                unfreezing.before_step(&mut optimizer, progress.step)?;
                 optimizer.step(|variable| gradients.get(variable).cloned(), schedule.rate(progress.step))?;
                 progress.step += 1;
                 words_done += words;

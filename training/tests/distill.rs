@@ -228,6 +228,7 @@ fn an_interrupted_run_goes_on_as_if_it_had_not_stopped() {
         gold_epochs: 2,
         gold_batch_pieces: 100,
         dropout: 0.1,
+        unfreeze_share: 0.6,
         ..settings()
     };
     let weights = distillation.fresh(1);
