@@ -23,7 +23,7 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments) -> Result<()> {
     let start = arguments.encoder.read()?;
-    let mut set = TextSet::default();
+    let mut set = TextSet::of_tokenizer(&start.tokenizer);
     for path in &arguments.text {
         if path == Path::new("-") {
             set.read(path, std::io::stdin().lock(), &start.pieces)?;

@@ -4,6 +4,8 @@
 // Every test takes its share.
 #![allow(dead_code)]
 
+pub mod words;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 
