@@ -165,10 +165,9 @@ mod measure {
         let repeated: Vec<usize> = prose.iter().copied().cycle().take(8 * prose.len()).collect();
         for (layers, hidden) in [(6, 384), (12, 768)] {
             let config = config(layers, hidden);
-            for (lengths, batches) in [
-                ("256 x 128", batches(&[128; 1024], &mut random)),
-                ("prose, packed", batches(&repeated, &mut random)),
-            ] {
+            for (lengths, batches) in
+                [("256 x 128", batches(&[128; 1024], &mut random)), ("prose, packed", batches(&repeated, &mut random))]
+            {
                 for (what, rate) in [
                     ("training bf16", training(&config, &batches, &device)?),
                     ("inference f16", inference(&config, &batches, &device)?),
