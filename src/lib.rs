@@ -29,6 +29,7 @@ mod source;
 mod tagger;
 pub mod text;
 pub mod tokenizer;
+mod word_cache;
 
 pub use backend::{Backend, CandleBackend, Device, Emissions, Precision};
 pub use entity::{Entity, Offsets};
