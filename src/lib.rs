@@ -18,6 +18,7 @@ pub mod batch;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod decode;
+mod device;
 mod entity;
 mod error;
 pub mod model;
@@ -29,15 +30,18 @@ mod source;
 mod tagger;
 pub mod text;
 pub mod tokenizer;
+mod warnings;
 mod word_cache;
 
-pub use backend::{Backend, CandleBackend, Device, Emissions, Precision};
+pub use backend::{Backend, CandleBackend, Emissions, Precision, Prepared};
+pub use device::Device;
 pub use entity::{Entity, Offsets};
 pub use error::{Error, Result};
 pub use reader::TagReader;
 pub use registry::{Preload, Progress, Registry, Stage, get, preload};
 pub use source::{ModelFiles, ModelSource, OnPortion};
 pub use tagger::{LoadOptions, Model, TagOptions, Tagger};
+pub use warnings::on_warning;
 
 /// The examples of README.md, as tests.
 #[cfg(doctest)]

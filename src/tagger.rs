@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use rayon::ThreadPool;
 
-use crate::backend::{Backend, CandleBackend, Device, Precision};
+use crate::backend::{Backend, CandleBackend, Precision};
 use crate::decode::Mention;
+use crate::device::Device;
 use crate::entity::Entity;
 use crate::error::{Error, Result};
 use crate::model::config::ModelConfig;
