@@ -13,16 +13,19 @@
 //! [`get`] gives every caller the one model of the process and [`preload`] loads it in the background ([`Registry`]); a [`Tagger`] is cheap to clone and tags
 //! strings, batches and streams of any length. Every [`Entity`] has byte offsets into the caller's own text.
 
+mod activity;
 mod backend;
 pub mod batch;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod decode;
 mod device;
+mod engine;
 mod entity;
 mod error;
 pub mod model;
 mod pipeline;
+mod portion;
 mod reader;
 mod registry;
 pub mod sequence;
@@ -33,6 +36,7 @@ pub mod tokenizer;
 mod warnings;
 mod word_cache;
 
+pub use activity::Activity;
 pub use backend::{Backend, CandleBackend, Emissions, Precision, Prepared};
 pub use device::Device;
 pub use entity::{Entity, Offsets};
