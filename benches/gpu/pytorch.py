@@ -110,7 +110,7 @@ def main():
         min(256, max(4, round(random.lognormvariate(math.log(27), 0.6335)))) for _ in range(512)
     ]
     compilers = [("eager", lambda f: f)] if "--eager" in sys.argv else [
-        ("eager", lambda f: f), ("compiled", lambda f: torch.compile(f, dynamic=False))
+        ("eager", lambda f: f), ("compiled", lambda f: torch.compile(f))
     ]
     for layers, hidden in [(6, 384), (12, 768)]:
         for lengths, data in [("256 x 128", list(batches([128] * 1024, False))), ("prose, padded", list(batches(prose * 8, True)))]:
@@ -141,4 +141,5 @@ def main():
                                       "what": what, "lengths": lengths, "pieces_per_second": round(figure)}), flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

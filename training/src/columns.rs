@@ -1,13 +1,25 @@
-//! Columns of small integers <-> one safetensors file: the form of prepared corpora and prepared text.
+//! Columns of small numbers <-> one safetensors file: the form of prepared corpora, prepared text and kept posteriors.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use half::f16;
 use safetensors::tensor::{Dtype, SafeTensors, View};
+use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
+
+/// SHA-256 of the parts' lengths and contents, in hexadecimal: what a file keeps of the things that it was made from.
+pub fn fingerprint(parts: &[&[u8]]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
 
 /// One column, ready to be written.
 pub struct Column {
@@ -27,6 +39,11 @@ impl Column {
     pub fn shorts(numbers: impl IntoIterator<Item = u16>) -> Self {
         let bytes: Vec<u8> = numbers.into_iter().flat_map(u16::to_le_bytes).collect();
         Self { dtype: Dtype::U16, length: bytes.len() / 2, bytes }
+    }
+
+    /// 16-bit floats.
+    pub fn halves(numbers: impl IntoIterator<Item = f16>) -> Self {
+        Self { dtype: Dtype::F16, ..Self::shorts(numbers.into_iter().map(f16::to_bits)) }
     }
 
     /// 32-bit numbers.
@@ -117,6 +134,14 @@ impl Columns {
     /// As [`Columns::bytes`].
     pub fn shorts(&self, name: &str) -> Result<Vec<u16>> {
         Ok(self.read(name, Dtype::U16)?.as_chunks().0.iter().map(|&pair| u16::from_le_bytes(pair)).collect())
+    }
+
+    /// A column of 16-bit floats.
+    ///
+    /// # Errors
+    /// As [`Columns::bytes`].
+    pub fn halves(&self, name: &str) -> Result<Vec<f16>> {
+        Ok(self.read(name, Dtype::F16)?.as_chunks().0.iter().map(|&pair| f16::from_le_bytes(pair)).collect())
     }
 
     /// A column of 32-bit numbers.

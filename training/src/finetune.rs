@@ -19,11 +19,12 @@ use crate::checkpoint::{self, Exact, Progress};
 use crate::dataset::{Dataset, Example};
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
-use crate::loss::{LabelledBatch, Losses, loss_and_gradients};
+use crate::loss::{LabelledBatch, Losses, loss_and_gradients, mask_pieces};
 use crate::metrics::Metrics;
 use crate::optimizer::{AdamW, Optimizer, Schedule};
 use crate::parameters::Parameters;
 use crate::score::Counts;
+use crate::unfreezing::Unfreezing;
 
 /// Settings of a run, as the command line takes them. They and the data determine the result on a CPU.
 #[derive(Debug, Clone, PartialEq, Serialize, clap::Args)]
@@ -61,6 +62,9 @@ pub struct Settings {
     /// Decay of the running average of the weights that is scored and kept; 0 to keep the weights themselves.
     #[arg(long, default_value_t = 0.)]
     pub average_decay: f64,
+    /// Share of the steps during which layers thaw one after another, from the top down to the embeddings; 0 to train all from the start.
+    #[arg(long, default_value_t = 0.)]
+    pub unfreeze_share: f64,
     /// Seed of all that is random: the heads' first weights, the order of the batches, dropout, masked pieces.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -138,6 +142,7 @@ pub fn finetune(mut run: Run, parameters: &Parameters) -> Result<()> {
     let head = |name: &str| !["distilbert.", "bert."].iter().any(|prefix| name.starts_with(prefix));
     let scale = |name: &str| if head(name) { settings.head_factor } else { 1. };
     let mut optimizer = Optimizer::of(adamw, parameters, scale)?;
+    let mut unfreezing = Unfreezing::new(parameters, steps, settings.unfreeze_share)?;
     let network = parameters.network()?;
     let mut dropout = Dropout::new(settings.dropout);
 
@@ -151,7 +156,7 @@ pub fn finetune(mut run: Run, parameters: &Parameters) -> Result<()> {
     reseed(parameters.device(), &mut dropout, settings.seed, progress.step)?;
 
     let started = Instant::now();
-    let mut first = 0;
+    let (mut first, mut saved) = (0, progress.step);
     for (epoch, &in_epoch) in epoch_steps.iter().enumerate() {
         let last = first + in_epoch;
         if progress.step >= last {
@@ -168,10 +173,11 @@ pub fn finetune(mut run: Run, parameters: &Parameters) -> Result<()> {
             }
             let mut labelled = LabelledBatch::pack(batch.iter().map(|&i| &run.train.examples[i]));
             if let Some(mask) = run.mask {
-                labelled.mask(mask, settings.mask_pieces, settings.seed, progress.step as u64);
+                mask_pieces(&mut labelled.batch, mask, settings.mask_pieces, settings.seed, progress.step as u64);
             }
             let (losses, gradients) =
                 loss_and_gradients(parameters, &network, &labelled, &mut dropout, settings.class_weight)?;
+            unfreezing.before_step(&mut optimizer, progress.step)?;
             optimizer.step(|variable| gradients.get(variable).cloned(), schedule.rate(progress.step))?;
             progress.step += 1;
             let words = labelled.tags.len() as f64;
@@ -183,12 +189,17 @@ pub fn finetune(mut run: Run, parameters: &Parameters) -> Result<()> {
             if progress.step % settings.checkpoint_steps == 0 && progress.step < last {
                 save(&checkpoint_path, &mut progress, &metrics, parameters, &optimizer)?;
                 reseed(parameters.device(), &mut dropout, settings.seed, progress.step)?;
+                saved = progress.step;
             }
         }
         first = last;
         finish_epoch(&mut run, parameters, &optimizer, epoch, &mut progress, &mut metrics, started)?;
-        save(&checkpoint_path, &mut progress, &metrics, parameters, &optimizer)?;
-        reseed(parameters.device(), &mut dropout, settings.seed, progress.step)?;
+        // Writing some hundred megabytes after every epoch would take longer than a short epoch.
+        if progress.step - saved >= settings.checkpoint_steps || epoch + 1 == settings.epochs {
+            save(&checkpoint_path, &mut progress, &metrics, parameters, &optimizer)?;
+            reseed(parameters.device(), &mut dropout, settings.seed, progress.step)?;
+            saved = progress.step;
+        }
     }
     Ok(())
 }
@@ -203,6 +214,7 @@ fn finish_epoch(
     metrics: &mut Metrics,
     started: Instant,
 ) -> Result<()> {
+    optimizer.check_finite()?;
     let averaged = run.settings.average_decay > 0.;
     let mut scores = vec![("devel_f1", devel_scores(run, parameters)?)];
     if averaged {
@@ -302,7 +314,7 @@ fn save(
 }
 
 /// Dropout masks from here on depend on the seed and the step alone. curand's seeding is slow, so on a GPU only checkpoints do it.
-fn reseed(device: &Device, dropout: &mut Dropout, seed: u64, step: usize) -> Result<()> {
+pub(crate) fn reseed(device: &Device, dropout: &mut Dropout, seed: u64, step: usize) -> Result<()> {
     let mixed = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(step as u64);
     if !device.is_cpu() {
         device.set_seed(mixed)?;

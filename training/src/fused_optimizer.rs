@@ -26,6 +26,8 @@ pub struct FusedAdamW {
     device: CudaDevice,
     operation: adamw::AdamW<bf16>,
     variables: Vec<(Var, Range<usize>)>,
+    /// Names of the tensors and what they have where all are trained.
+    segments: Vec<(String, Segment)>,
     values: CudaSlice<f32>,
     means: CudaSlice<f32>,
     squares: CudaSlice<f32>,
@@ -52,7 +54,7 @@ impl FusedAdamW {
         let (mut variables, mut segments, mut end) = (Vec::new(), Vec::new(), 0);
         let mut segment = |start, name: &str, rank| {
             let decay = if rank > 1 { 1. } else { 0. };
-            segments.push(Segment { start, rate: scale(name) as f32, decay });
+            segments.push((name.to_string(), Segment { start, rate: scale(name) as f32, decay }));
         };
         for (name, variable) in parameters.variables() {
             match parameters.layout() {
@@ -68,7 +70,7 @@ impl FusedAdamW {
             end = range.end.next_multiple_of(ALIGNMENT);
             variables.push((variable.clone(), range));
         }
-        let (starts, factors) = adamw::segments(&segments)?;
+        let (starts, factors) = adamw::segments(&segments.iter().map(|(_, segment)| *segment).collect::<Vec<_>>())?;
         let zeros = || stream.alloc_zeros::<f32>(end).map_err(failed);
         let mut optimizer = Self {
             operation: adamw::AdamW::load(&stream)?,
@@ -85,6 +87,7 @@ impl FusedAdamW {
             device: device.clone(),
             stream,
             variables,
+            segments,
         };
         optimizer.read_variables()?;
         if let Some(averages) = &mut optimizer.averages {
@@ -122,6 +125,20 @@ impl FusedAdamW {
         let scratch = &mut self.scratch.as_view_mut();
         self.operation.step(&gradients.as_view(), buffers, segments, constants, rate, scratch)?;
         self.show(&self.values)
+    }
+
+    /// From now on only tensors of which `trained` is true change: the others' rate is 0, and with it their decay.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn train_only(&mut self, trained: impl Fn(&str) -> bool) -> Result<()> {
+        let now = |(name, segment): &(String, Segment)| Segment {
+            rate: if trained(name) { segment.rate } else { 0. },
+            ..*segment
+        };
+        let (_, factors) = adamw::segments(&self.segments.iter().map(now).collect::<Vec<_>>())?;
+        self.factors = self.stream.clone_htod(&factors).map_err(failed)?;
+        Ok(())
     }
 
     /// What the device knows of the steps so far; waits for them.

@@ -1,11 +1,13 @@
 //! Trains and scores chemtag's models: annotated corpora in, a model folder and strict scores out.
 //! One stage, one module, one readable loop; the command line is in `main.rs`.
 
+pub mod aligned_text;
 pub mod batches;
 pub mod checkpoint;
 pub mod columns;
 pub mod corpus;
 pub mod dataset;
+pub mod distill;
 pub mod error;
 pub mod evaluate;
 pub mod files;
@@ -20,6 +22,12 @@ pub mod masking;
 pub mod metrics;
 pub mod optimizer;
 pub mod parameters;
+pub mod posterior_shards;
 pub mod pretrain;
+pub mod representations;
 pub mod score;
+pub mod stage;
+pub mod structural;
+pub mod teacher;
 pub mod text;
+pub mod unfreezing;

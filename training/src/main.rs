@@ -24,6 +24,10 @@ enum Command {
     Pretrain(commands::pretrain::Arguments),
     /// Fine-tune an encoder with a CRF and a class head on annotated corpora.
     Finetune(commands::finetune::Arguments),
+    /// Write trained models' posteriors of unlabelled text to files, to distil several students from them.
+    Label(commands::label::Arguments),
+    /// Teach a small model the answers of trained ones on unlabelled text.
+    Distill(commands::distill::Arguments),
     /// Score a model on an annotated corpus: strict spans.
     Evaluate(commands::evaluate::Arguments),
 }
@@ -34,6 +38,8 @@ fn main() -> ExitCode {
         Command::PrepareText(arguments) => commands::prepare_text::run(&arguments),
         Command::Pretrain(arguments) => commands::pretrain::run(&arguments),
         Command::Finetune(arguments) => commands::finetune::run(&arguments),
+        Command::Label(arguments) => commands::label::run(&arguments),
+        Command::Distill(arguments) => commands::distill::run(&arguments),
         Command::Evaluate(arguments) => commands::evaluate::run(&arguments),
     };
     match result {
@@ -42,5 +48,16 @@ fn main() -> ExitCode {
             eprintln!("chemtag-train: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    /// Two arguments of one name, say, would fail only when their command is called.
+    #[test]
+    fn the_command_line_fits_together() {
+        super::Arguments::command().debug_assert();
     }
 }

@@ -60,7 +60,10 @@ struct Group {
     scale: f64,
     /// Whether weights decay: matrices do, biases and LayerNorms do not.
     decays: bool,
+    names: Vec<String>,
     variables: Vec<Var>,
+    /// 1 where values are trained, 0 where they are frozen (u8); `None` if all are trained.
+    trained: Option<Tensor>,
     /// The variables' values, filled up with zeros to whole rows of [`ROW`].
     values: Tensor,
     mean: Tensor,
@@ -116,19 +119,21 @@ impl Optimizer {
     /// # Errors
     /// If there are no variables or the device fails.
     pub fn new(settings: AdamW, variables: &BTreeMap<String, Var>, scale: impl Fn(&str) -> f64) -> Result<Self> {
-        let mut groups: Vec<((f64, bool), Vec<Var>)> = Vec::new();
+        let mut groups: Vec<((f64, bool), Vec<(String, Var)>)> = Vec::new();
         for (name, variable) in variables {
             let kind = (scale(name), variable.rank() > 1);
+            let member = (name.clone(), variable.clone());
             match groups.iter_mut().find(|(known, _)| *known == kind) {
-                Some((_, members)) => members.push(variable.clone()),
-                None => groups.push((kind, vec![variable.clone()])),
+                Some((_, members)) => members.push(member),
+                None => groups.push((kind, vec![member])),
             }
         }
-        let groups = groups.into_iter().map(|((scale, decays), variables)| {
+        let groups = groups.into_iter().map(|((scale, decays), members)| {
+            let (names, variables): (Vec<String>, Vec<Var>) = members.into_iter().unzip();
             let values = flatten(&variables.iter().map(|v| v.as_tensor().clone()).collect::<Vec<_>>())?;
             let zeros = values.zeros_like()?;
             let (mean, square, average) = (zeros.clone(), zeros, values.clone());
-            Ok(Group { scale, decays, variables, mean, square, average, values })
+            Ok(Group { scale, decays, names, variables, trained: None, mean, square, average, values })
         });
         let groups = groups.collect::<Result<_>>()?;
         Ok(Self(Engine::Groups(Groups { settings, step: 0, norm: 0., groups })))
@@ -144,6 +149,19 @@ impl Optimizer {
             Engine::Groups(groups) => groups.step(gradient, rate),
             #[cfg(feature = "cuda")]
             Engine::Fused(fused) => fused.step(gradient, rate),
+        }
+    }
+
+    /// From now on only tensors of which `trained` is true change. Moments follow the gradients of all, so that a tensor which is trained
+    /// again later takes steps of the usual size from the first one on.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn train_only(&mut self, trained: impl Fn(&str) -> bool) -> Result<()> {
+        match &mut self.0 {
+            Engine::Groups(groups) => groups.groups.iter_mut().try_for_each(|group| group.train_only(&trained)),
+            #[cfg(feature = "cuda")]
+            Engine::Fused(fused) => fused.train_only(trained),
         }
     }
 
@@ -256,7 +274,11 @@ impl Groups {
             let root = ((&group.square / correct2)?.sqrt()? + epsilon)?;
             let change = ((&group.mean / root)? * (rate / correct1))?;
             let kept = if group.decays { 1. - rate * weight_decay } else { 1. };
-            group.values = ((&group.values * kept)? - change)?;
+            let next = ((&group.values * kept)? - change)?;
+            group.values = match &group.trained {
+                None => next,
+                Some(trained) => trained.where_cond(&next, &group.values)?,
+            };
             if average_decay > 0. {
                 group.average = ((&group.average * decay)? + (&group.values * (1. - decay))?)?;
             }
@@ -292,6 +314,19 @@ impl Groups {
 }
 
 impl Group {
+    fn train_only(&mut self, trained: impl Fn(&str) -> bool) -> Result<()> {
+        let which: Vec<bool> = self.names.iter().map(|name| trained(name)).collect();
+        self.trained = None;
+        if which.contains(&false) {
+            let of_variable = |(variable, &trained): (&Var, &bool)| {
+                Tensor::full(u8::from(trained), variable.shape(), variable.device())
+            };
+            let parts = self.variables.iter().zip(&which).map(of_variable);
+            self.trained = Some(flatten(&parts.collect::<candle_core::Result<Vec<_>>>()?)?);
+        }
+        Ok(())
+    }
+
     /// Copies values to the variables that the network reads.
     fn write_variables(&self, values: &Tensor) -> Result<()> {
         let values = values.flatten_all()?;
@@ -326,7 +361,8 @@ mod tests {
     /// candle-nn's AdamW is the oracle, where nothing is clipped.
     #[test]
     fn steps_equal_candles_adamw() -> Result<()> {
-        let start = Tensor::new(&[1f32, -2., 3.], &Device::Cpu)?;
+        // A matrix: others do not decay.
+        let start = Tensor::new(&[[1f32, -2., 3.]], &Device::Cpu)?;
         let (ours, candles) = (Var::from_tensor(&start)?, Var::from_tensor(&start)?);
         let settings = AdamW { clip_norm: 1e9, ..AdamW::default() };
         let mut optimizer = Optimizer::new(settings, &BTreeMap::from([("x".into(), ours.clone())]), |_| 1.)?;
@@ -340,7 +376,8 @@ mod tests {
             optimizer.step(|variable| gradients.get(variable).cloned(), 0.1)?;
             oracle.step(&loss(&candles)?.backward()?)?;
         }
-        for (a, b) in ours.to_vec1::<f32>()?.into_iter().zip(candles.to_vec1::<f32>()?) {
+        let numbers = |x: &Var| x.flatten_all()?.to_vec1::<f32>();
+        for (a, b) in numbers(&ours)?.into_iter().zip(numbers(&candles)?) {
             assert!((a - b).abs() < 1e-5, "{a} {b}");
         }
         Ok(())
@@ -387,6 +424,28 @@ mod tests {
         assert!((x.to_vec1::<f32>()?[0] - average).abs() < 1e-6 && (average - value[0]).abs() > 1e-3);
         optimizer.show_values()?;
         assert_eq!(x.to_vec1::<f32>()?, value);
+        Ok(())
+    }
+
+    #[test]
+    fn frozen_values_stay_and_later_take_steps_of_the_usual_size() -> Result<()> {
+        let [x, y] = [2f32, 3.].map(|start| Var::from_tensor(&Tensor::new(&[[start]], &Device::Cpu).unwrap()).unwrap());
+        let variables = BTreeMap::from([("x".into(), x.clone()), ("y".into(), y.clone())]);
+        let mut optimizer = Optimizer::new(AdamW { clip_norm: 1e9, ..AdamW::default() }, &variables, |_| 1.)?;
+        let number = |x: &Var| x.flatten_all().unwrap().to_vec1::<f32>().unwrap()[0];
+        let mut step = |frozen: Option<&str>| -> Result<[f32; 2]> {
+            optimizer.train_only(|name| Some(name) != frozen)?;
+            let before = [number(&x), number(&y)];
+            let gradients = (x.as_tensor() + y.as_tensor())?.sum_all()?.backward()?;
+            optimizer.step(|variable| gradients.get(variable).cloned(), 0.1)?;
+            Ok([number(&x) - before[0], number(&y) - before[1]])
+        };
+        for _ in 0..10 {
+            let [x, y] = step(Some("x"))?;
+            assert!(x == 0. && y < -0.09, "{x} {y}");
+        }
+        let [x, y] = step(None)?;
+        assert!((-0.11..-0.09).contains(&x) && y < -0.09, "{x} {y}");
         Ok(())
     }
 }

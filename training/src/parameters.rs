@@ -23,11 +23,19 @@ const INITIAL_DEVIATION: f64 = 0.02;
 /// Name of the variable that holds the whole encoder where it is one.
 pub const ENCODER: &str = "encoder";
 
+/// Weight [width, hidden] and bias [width] of the map of [`Task::Representations`].
+pub const MAP: [&str; 2] = ["representation_map.weight", "representation_map.bias"];
+
 /// What stands on the encoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Task {
     /// Span head, CRF and class head.
     Tagging,
+    /// A linear map towards another encoder's hidden states.
+    Representations {
+        /// Width of those.
+        width: usize,
+    },
     /// Hugging Face's masked-language-model head; its output matrix is the word embeddings.
     MaskedLm,
 }
@@ -286,6 +294,9 @@ fn head_shapes(config: &ModelConfig, task: Task) -> Vec<(String, Vec<usize>)> {
             (format!("{norm}.bias"), vec![hidden]),
             (bias.into(), vec![config.encoder.vocab_size]),
         ];
+    }
+    if let Task::Representations { width } = task {
+        return vec![(MAP[0].into(), vec![width, hidden]), (MAP[1].into(), vec![width])];
     }
     let mut shapes = vec![
         (names::CRF_START.to_string(), vec![TAGS]),

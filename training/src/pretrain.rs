@@ -81,6 +81,18 @@ pub struct Settings {
     pub checkpoint_steps: usize,
 }
 
+impl Default for Settings {
+    /// What an empty command line gives.
+    fn default() -> Self {
+        #[derive(clap::Parser)]
+        struct CommandLine {
+            #[command(flatten)]
+            settings: Settings,
+        }
+        <CommandLine as clap::Parser>::parse_from([""]).settings
+    }
+}
+
 /// What a run reads and where it writes.
 pub struct Run<'a> {
     /// Settings of the loop.
@@ -95,7 +107,7 @@ pub struct Run<'a> {
     pub tokenizer: &'a [u8],
     /// Told after each line of metrics: steps done, steps of the run, mean loss since the last line.
     pub on_metrics: &'a mut dyn FnMut(usize, usize, f64),
-    /// The run ends, with a checkpoint, before this step, which is one of a checkpoint; `None`: at its end.
+    /// The run ends, with a checkpoint, before this step, a multiple of [`Settings::metrics_steps`]; `None`: at its end.
     pub stop_before: Option<usize>,
 }
 

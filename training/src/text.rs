@@ -1,6 +1,7 @@
 //! Unlabelled text, a document on each line -> its word pieces, cut into sentences by the product's own path; one file of 16-bit numbers,
 //! to pre-train and distil where the text is not. Sequences are ranges of it: neighbouring sentences of one document, as long as they fit.
 
+use std::collections::HashMap;
 use std::io::BufRead;
 use std::ops::Range;
 use std::path::Path;
@@ -14,10 +15,14 @@ use crate::error::{Error, Result};
 
 /// Lines that are read before they are cut into pieces side by side.
 const LINES: usize = 4096;
+/// Metadata of the file: [`TextSet::tokenizer`].
+const TOKENIZER: &str = "tokenizer";
 
 /// The pieces of a collection of documents, without `[CLS]` and `[SEP]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TextSet {
+    /// Fingerprint of the `tokenizer.json` that cut the text; empty if it is not known.
+    tokenizer: String,
     piece_ids: Vec<u16>,
     /// Number of pieces of each sentence.
     sentence_pieces: Vec<u16>,
@@ -26,6 +31,11 @@ pub struct TextSet {
 }
 
 impl TextSet {
+    /// No documents yet, to be cut by this `tokenizer.json`.
+    pub fn of_tokenizer(json: &[u8]) -> Self {
+        Self { tokenizer: columns::fingerprint(&[json]), ..Self::default() }
+    }
+
     /// Reads a text: every line that is not blank is a document.
     ///
     /// # Errors
@@ -55,8 +65,16 @@ impl TextSet {
         }
     }
 
-    /// Adds another set's documents.
+    /// The same, said to be cut by the tokenizer of this fingerprint.
+    pub fn with_tokenizer(self, fingerprint: &str) -> Self {
+        Self { tokenizer: fingerprint.into(), ..self }
+    }
+
+    /// Adds documents that the same tokenizer has cut.
     pub fn append(&mut self, other: &TextSet) {
+        if self.documents() == 0 {
+            self.tokenizer.clone_from(&other.tokenizer);
+        }
         self.piece_ids.extend_from_slice(&other.piece_ids);
         self.sentence_pieces.extend_from_slice(&other.sentence_pieces);
         self.document_sentences.extend_from_slice(&other.document_sentences);
@@ -65,6 +83,21 @@ impl TextSet {
     /// All pieces, one document after another.
     pub fn piece_ids(&self) -> &[u16] {
         &self.piece_ids
+    }
+
+    /// Fingerprint ([`columns::fingerprint`]) of the `tokenizer.json` that cut the text; empty if it is not known.
+    pub fn tokenizer(&self) -> &str {
+        &self.tokenizer
+    }
+
+    /// Number of pieces of each sentence.
+    pub fn sentence_pieces(&self) -> &[u16] {
+        &self.sentence_pieces
+    }
+
+    /// Number of sentences of each document.
+    pub fn document_sentences(&self) -> &[u32] {
+        &self.document_sentences
     }
 
     /// Number of documents.
@@ -118,7 +151,7 @@ impl TextSet {
                 ("sentence_pieces", Column::shorts(self.sentence_pieces.iter().copied())),
                 ("document_sentences", Column::words(self.document_sentences.iter().copied())),
             ],
-            None,
+            (!self.tokenizer.is_empty()).then(|| HashMap::from([(TOKENIZER.to_string(), self.tokenizer.clone())])),
         )
     }
 
@@ -129,6 +162,8 @@ impl TextSet {
     pub fn load(path: &Path) -> Result<Self> {
         let columns = columns::load(path)?;
         let set = Self {
+            // Files from before it was written lack it.
+            tokenizer: columns.metadata(TOKENIZER).unwrap_or_default(),
             piece_ids: columns.shorts("piece_ids")?,
             sentence_pieces: columns.shorts("sentence_pieces")?,
             document_sentences: columns.words("document_sentences")?,
@@ -213,7 +248,7 @@ mod tests {
     fn a_saved_text_comes_back_whole() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("text.safetensors");
-        let set = set(&[vec![3, 4], vec![70]]);
+        let set = TextSet { tokenizer: "abc".into(), ..set(&[vec![3, 4], vec![70]]) };
         set.save(&path).unwrap();
         assert_eq!(TextSet::load(&path).unwrap(), set);
         let broken = TextSet { document_sentences: vec![2], ..set };

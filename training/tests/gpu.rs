@@ -2,7 +2,6 @@
 //! gradients. Where there is no GPU, nothing is tested.
 #![cfg(feature = "cuda")]
 
-#[allow(dead_code)]
 mod support;
 
 use std::collections::HashMap;

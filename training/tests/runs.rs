@@ -28,6 +28,7 @@ fn settings() -> Settings {
         dropout: 0.1,
         mask_pieces: 0.1,
         average_decay: 0.9,
+        unfreeze_share: 0.5,
         seed: 1,
         checkpoint_steps: 3,
         ..Settings::default()
@@ -215,8 +216,15 @@ fn a_checkpoint_that_is_damaged_or_of_another_model_is_refused() {
 fn the_loop_learns() {
     let material = Material::new(600);
     let folder = folder();
-    let settings =
-        Settings { epochs: 5, batch_pieces: 150, learning_rate: 5e-3, dropout: 0., mask_pieces: 0., ..settings() };
+    let settings = Settings {
+        epochs: 5,
+        batch_pieces: 150,
+        learning_rate: 5e-3,
+        dropout: 0.,
+        mask_pieces: 0.,
+        unfreeze_share: 0.,
+        ..settings()
+    };
     material.run(folder.path(), settings, None).unwrap();
     let text = std::fs::read_to_string(folder.path().join(METRICS)).unwrap();
     let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -7,12 +7,12 @@ use super::Tag;
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CrfError {
-    /// Not one tag for each word.
-    #[error("{words} words have emissions but {tags} have tags: give one tag for each word")]
+    /// Not one tag or target for each word.
+    #[error("{words} words have emissions but {tags} have tags or targets: give one for each word")]
     Lengths {
         /// Rows of emissions.
         words: usize,
-        /// Tags.
+        /// Tags or targets.
         tags: usize,
     },
     /// The cumulative lengths do not describe sequences that cover the words.
@@ -34,6 +34,18 @@ pub enum CrfError {
     InvalidPath {
         /// The word.
         word: usize,
+    },
+    /// Pair marginals that no distribution over valid paths has.
+    #[error(
+        "the pair marginals of word {word} are those of no distribution over tag paths: {reason} ({found}); compute them again from the teacher"
+    )]
+    Marginals {
+        /// The word.
+        word: usize,
+        /// What is wrong.
+        reason: &'static str,
+        /// The number that is wrong.
+        found: f64,
     },
     /// NaN or an infinity among the emissions.
     #[error(

@@ -1,13 +1,10 @@
 //! In: CRF parameters, emissions of packed sequences, their gold tags. Out: the negative log-likelihood and its gradient.
 //! Method: for each score the gradient is its expected count under the CRF less its count in the gold path (Lafferty et al.
-//! 2001, section 4; Sutton and McCallum 2012, equation 5.4), from one forward-backward pass, without automatic differentiation.
+//! 2001, section 4; Sutton and McCallum 2012, equation 5.4). A gold path is the distribution that is certain of it, so the
+//! computation is that of [`super::cross_entropy`].
 
-use std::ops::Range;
-
-use rayon::prelude::*;
-
-use super::backward::{self, Scores};
-use super::posteriors::Posteriors;
+use super::cross_entropy::sequences;
+use super::marginals::one_hot;
 use super::{Crf, CrfError, TAGS, Tag};
 
 /// The gradient of a loss with respect to the parameters of a [`Crf`]; 0 at the invalid steps.
@@ -22,7 +19,7 @@ pub struct CrfGradient {
 }
 
 impl CrfGradient {
-    fn add(&mut self, other: &CrfGradient) {
+    pub(super) fn add(&mut self, other: &CrfGradient) {
         let rows = self.transitions.iter_mut().zip(&other.transitions);
         let rows = rows.chain([(&mut self.start, &other.start), (&mut self.end, &other.end)]);
         for (sums, terms) in rows {
@@ -36,7 +33,7 @@ impl CrfGradient {
 /// A loss and its gradient.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BatchLoss {
-    /// The negative log-likelihood in nats, at least 0: the sum over all sequences, not their mean.
+    /// The negative log-likelihood or cross-entropy in nats, at least 0: the sum over all sequences, not their mean.
     pub loss: f64,
     /// Gradient with respect to the emissions, `[words, 3]`.
     pub emissions: Vec<[f32; TAGS]>,
@@ -54,7 +51,8 @@ impl Crf {
     /// As for [`Crf::batch_nll_and_gradient`].
     pub fn nll_and_gradient(&self, emissions: &[[f32; TAGS]], tags: &[Tag]) -> Result<BatchLoss, CrfError> {
         let whole = 0..emissions.len();
-        self.sum_over(emissions, std::slice::from_ref(&whole), tags)
+        let sequences = std::slice::from_ref(&whole);
+        self.cross_entropy_over(emissions, sequences, &one_hot(emissions.len(), sequences, tags)?)
     }
 
     /// The loss `-log P(tags | emissions)`, summed over packed sequences, and its gradient.
@@ -89,138 +87,8 @@ impl Crf {
         tags: &[Tag],
     ) -> Result<BatchLoss, CrfError> {
         let sequences = sequences(cu_words, emissions.len())?;
-        self.sum_over(emissions, &sequences, tags)
+        self.cross_entropy_over(emissions, &sequences, &one_hot(emissions.len(), &sequences, tags)?)
     }
-
-    /// `sequences` follow one another and cover all words.
-    fn sum_over(
-        &self,
-        emissions: &[[f32; TAGS]],
-        sequences: &[Range<usize>],
-        tags: &[Tag],
-    ) -> Result<BatchLoss, CrfError> {
-        self.check(emissions, sequences, tags)?;
-        let scores = Scores::new(self);
-        let mut gradient = vec![[0.0; TAGS]; emissions.len()];
-        let mut rest = gradient.as_mut_slice();
-        let mut work = Vec::with_capacity(sequences.len());
-        for words in sequences {
-            let (head, tail) = rest.split_at_mut(words.len());
-            rest = tail;
-            work.push((&emissions[words.clone()], &tags[words.clone()], head));
-        }
-        let parts: Vec<(f64, CrfGradient)> = work
-            .into_par_iter()
-            .map(|(emissions, tags, gradient)| one_sequence(&scores, emissions, tags, gradient))
-            .collect();
-        let mut loss = 0.0;
-        let mut crf = CrfGradient::default();
-        for (part, part_gradient) in &parts {
-            loss += part;
-            crf.add(part_gradient);
-        }
-        Ok(BatchLoss { loss, emissions: gradient, crf })
-    }
-
-    fn check(&self, emissions: &[[f32; TAGS]], sequences: &[Range<usize>], tags: &[Tag]) -> Result<(), CrfError> {
-        if emissions.len() != tags.len() {
-            return Err(CrfError::Lengths { words: emissions.len(), tags: tags.len() });
-        }
-        let transitions = self.transitions.map(|row| ("transitions", row));
-        let parameters = [("start", self.start), ("end", self.end)];
-        for (parameter, row) in parameters.into_iter().chain(transitions) {
-            if let Some(found) = row.into_iter().find(|score| !score.is_finite()) {
-                return Err(CrfError::Parameter { parameter, found });
-            }
-        }
-        for (word, emission) in emissions.iter().enumerate() {
-            for (tag, &found) in Tag::ALL.into_iter().zip(emission) {
-                if !found.is_finite() {
-                    return Err(CrfError::Emission { word, tag, found });
-                }
-            }
-        }
-        for sequence in sequences {
-            let mut previous = None;
-            for word in sequence.clone() {
-                if !tags[word].may_follow(previous) {
-                    return Err(CrfError::InvalidPath { word });
-                }
-                previous = Some(tags[word]);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The words of each sequence, from cumulative lengths that must cover `words` words.
-fn sequences(cu_words: &[u32], words: usize) -> Result<Vec<Range<usize>>, CrfError> {
-    let wrong =
-        |position: usize| CrfError::CumulativeLengths { words, position, found: cu_words.get(position).copied() };
-    if cu_words.first() != Some(&0) {
-        return Err(wrong(0));
-    }
-    let mut sequences = Vec::with_capacity(cu_words.len() - 1);
-    let mut start = 0;
-    for (position, &end) in cu_words.iter().enumerate().skip(1) {
-        let end = end as usize;
-        if end < start || end > words {
-            return Err(wrong(position));
-        }
-        sequences.push(start..end);
-        start = end;
-    }
-    if start != words {
-        return Err(wrong(cu_words.len() - 1));
-    }
-    Ok(sequences)
-}
-
-/// The loss of one sequence with a valid path; writes the gradient of its emissions to `gradient`, `[words, 3]`.
-fn one_sequence(
-    scores: &Scores,
-    emissions: &[[f32; TAGS]],
-    tags: &[Tag],
-    gradient: &mut [[f32; TAGS]],
-) -> (f64, CrfGradient) {
-    let (Some(&first), Some(&last)) = (tags.first(), tags.last()) else {
-        return (0.0, CrfGradient::default());
-    };
-    // A sum of small terms, one for each word: the difference of path score and log partition would cancel.
-    let mut loss = 0.0;
-    let mut next = vec![[[0.0; TAGS]; TAGS]; tags.len() - 1];
-    let start = backward::backward(scores, emissions, |word, rows| {
-        loss += rows[tags[word] as usize].surprise(tags[word + 1]);
-        next[word] = rows.each_ref().map(|row| row.probabilities);
-    });
-    loss += start.as_ref().map_or(0.0, |start| start.first.surprise(first));
-
-    let posteriors = Posteriors::forward(start.as_ref(), next);
-    for (word, (row, &tag)) in gradient.iter_mut().zip(tags).enumerate() {
-        *row = less_one(posteriors.tag(word), tag).map(|difference| difference as f32);
-    }
-    let mut crf = CrfGradient {
-        start: less_one(posteriors.tag(0), first),
-        end: less_one(posteriors.tag(tags.len() - 1), last),
-        transitions: [[0.0; TAGS]; TAGS],
-    };
-    for (word, pair) in tags.windows(2).enumerate() {
-        let mut expected = posteriors.pair(word);
-        let gold = &mut expected[pair[0] as usize];
-        *gold = less_one(*gold, pair[1]);
-        for (sums, terms) in crf.transitions.iter_mut().zip(expected) {
-            for (sum, term) in sums.iter_mut().zip(terms) {
-                *sum += term;
-            }
-        }
-    }
-    (loss, crf)
-}
-
-/// Expected counts less the one observed.
-fn less_one(mut expected: [f64; TAGS], observed: Tag) -> [f64; TAGS] {
-    expected[observed as usize] -= 1.0;
-    expected
 }
 
 #[cfg(test)]

@@ -3,9 +3,11 @@
 //! Method: Lafferty, McCallum and Pereira (2001), "Conditional random fields"; recursions as in Rabiner (1989), section III.
 
 mod backward;
+mod cross_entropy;
 mod decode;
 mod error;
 mod gradient;
+mod marginals;
 #[cfg(test)]
 mod oracle;
 mod posteriors;
@@ -17,6 +19,7 @@ use std::ops::Range;
 use backward::Scores;
 pub use error::CrfError;
 pub use gradient::{BatchLoss, CrfGradient};
+pub use marginals::{PairMarginals, path_entropy, restore_marginals, tag_marginals};
 pub use posteriors::{LOWEST_THRESHOLD, Posteriors, ScoredSpan};
 
 /// How many tags there are: O, B and I.

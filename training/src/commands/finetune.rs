@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 
 use chemtag::Device;
-use chemtag_training::dataset::{Dataset, Reading};
+use chemtag_training::dataset::Reading;
 use chemtag_training::error::Result;
 use chemtag_training::finetune::{Run, Settings, finetune};
 use chemtag_training::loss::Losses;
 use chemtag_training::parameters::{Parameters, Task};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{CorpusArgument, EncoderArguments, read_dataset};
+use super::{CorpusArgument, EncoderArguments, read_dataset, read_devel};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -38,17 +38,8 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments) -> Result<()> {
     let start = arguments.encoder.read()?;
-    let read = |corpora: &[CorpusArgument], reading| read_dataset(corpora, reading, &start.pieces, &start.config);
-    let train = read(&arguments.train, arguments.reading)?;
-    let mut devel: Vec<(String, Dataset)> = Vec::new();
-    if arguments.devel.iter().all(CorpusArgument::is_prepared) {
-        for file in &arguments.devel {
-            devel.push((file.stem(), read(std::slice::from_ref(file), arguments.reading)?));
-        }
-    } else {
-        devel.push(("documents".into(), read(&arguments.devel, Reading::Documents)?));
-        devel.push(("sentences".into(), read(&arguments.devel, Reading::Sentences)?));
-    }
+    let train = read_dataset(&arguments.train, arguments.reading, &start.pieces, &start.config)?;
+    let devel = read_devel(&arguments.devel, arguments.reading, &start)?;
     let device = arguments.device.open()?;
     candle_core::cuda::set_gemm_reduced_precision_f32(true);
     let settings = arguments.settings.clone();

@@ -1,7 +1,10 @@
 //! The command line's arguments -> the library's calls; one file for each command.
 
+pub mod distill;
+mod distillation;
 pub mod evaluate;
 pub mod finetune;
+pub mod label;
 pub mod prepare;
 pub mod prepare_text;
 pub mod pretrain;
@@ -110,18 +113,44 @@ fn read_dataset(
     Ok(dataset)
 }
 
-/// An encoder's folder and what the tagger on it shall be.
+/// Reads devel sets: annotated corpora both ways, or each file that `prepare` made as it is.
+fn read_devel(corpora: &[CorpusArgument], reading: Reading, start: &Start) -> Result<Vec<(String, Dataset)>> {
+    let read = |corpora, reading| read_dataset(corpora, reading, &start.pieces, &start.config);
+    if corpora.iter().all(CorpusArgument::is_prepared) {
+        return corpora.iter().map(|file| Ok((file.stem(), read(std::slice::from_ref(file), reading)?))).collect();
+    }
+    Ok(vec![
+        ("documents".into(), read(corpora, Reading::Documents)?),
+        ("sentences".into(), read(corpora, Reading::Sentences)?),
+    ])
+}
+
+/// An encoder to start from.
 #[derive(clap::Args)]
-pub struct EncoderArguments {
+pub struct EncoderFolder {
     /// Folder of the encoder to start from: config.json, tokenizer.json, model.safetensors.
     #[arg(long, value_name = "DIR")]
     encoder: PathBuf,
-    /// Most pieces of a sequence of neighbouring sentences, `[CLS]` and `[SEP]` not counted.
-    #[arg(long, value_name = "N", default_value_t = 250)]
-    sequence_pieces: usize,
+}
+
+/// An encoder's folder and what the tagger on it shall be.
+#[derive(clap::Args)]
+pub struct EncoderArguments {
+    #[command(flatten)]
+    folder: EncoderFolder,
     /// The class head's outputs; an empty list for none.
     #[arg(long, value_name = "CLASS,...", default_value = CLASSES)]
     classes: String,
+    #[command(flatten)]
+    model: ModelArguments,
+}
+
+/// What a model's `config.json` says beside the encoder's sizes and the classes.
+#[derive(clap::Args)]
+pub struct ModelArguments {
+    /// Most pieces of a sequence of neighbouring sentences, `[CLS]` and `[SEP]` not counted.
+    #[arg(long, value_name = "N", default_value_t = 250)]
+    sequence_pieces: usize,
     /// The model's name.
     #[arg(long, default_value = "chemtag")]
     name: String,
@@ -133,33 +162,63 @@ pub struct EncoderArguments {
     license: String,
 }
 
-/// What an encoder's folder holds.
+/// What a folder to start from holds.
 struct Start {
     config: ModelConfig,
     tokenizer: Vec<u8>,
     pieces: WordPieces,
 }
 
-impl EncoderArguments {
+impl Start {
+    /// Reads a folder's configuration and tokenizer.
+    fn read(folder: &Path) -> Result<Self> {
+        let (json, name) = file(folder, "config.json")?;
+        let config = ModelConfig::from_json(&json, &name)?;
+        let (tokenizer, name) = file(folder, "tokenizer.json")?;
+        let pieces = WordPieces::from_json(&tokenizer, &name, config.encoder.vocab_size)?;
+        Ok(Self { config, tokenizer, pieces })
+    }
+}
+
+/// A file of a folder, and its name in messages.
+fn file(folder: &Path, name: &str) -> Result<(Vec<u8>, String)> {
+    let path = folder.join(name);
+    let bytes = std::fs::read(&path).map_err(|source| chemtag::Error::Read { path: path.clone(), source })?;
+    Ok((bytes, path.display().to_string()))
+}
+
+impl EncoderFolder {
     fn file(&self, name: &str) -> Result<(Vec<u8>, String)> {
-        let path = self.encoder.join(name);
-        let bytes = std::fs::read(&path).map_err(|source| chemtag::Error::Read { path: path.clone(), source })?;
-        Ok((bytes, path.display().to_string()))
+        file(&self.encoder, name)
     }
 
     fn read(&self) -> Result<Start> {
-        let (json, name) = self.file("config.json")?;
-        let mut config = ModelConfig::from_json(&json, &name)?;
-        config.tagger.sequence_pieces = self.sequence_pieces;
-        config.tagger.classes =
-            self.classes.split(',').map(|class| class.trim().to_string()).filter(|class| !class.is_empty()).collect();
-        config.tagger.name = self.name.clone();
-        config.tagger.version = self.model_version.clone();
-        config.tagger.license = self.license.clone();
+        Start::read(&self.encoder)
+    }
+}
+
+impl EncoderArguments {
+    fn file(&self, name: &str) -> Result<(Vec<u8>, String)> {
+        self.folder.file(name)
+    }
+
+    fn read(&self) -> Result<Start> {
+        let classes = self.classes.split(',').map(|class| class.trim().to_string());
+        self.model.apply(self.folder.read()?, classes.filter(|class| !class.is_empty()).collect())
+    }
+}
+
+impl ModelArguments {
+    /// The same start with this description.
+    fn apply(&self, mut start: Start, classes: Vec<String>) -> Result<Start> {
+        let tagger = &mut start.config.tagger;
+        tagger.sequence_pieces = self.sequence_pieces;
+        tagger.classes = classes;
+        tagger.name = self.name.clone();
+        tagger.version = self.model_version.clone();
+        tagger.license = self.license.clone();
         // Checks the length against the encoder's.
-        let config = ModelConfig::from_json(config.to_json().to_string().as_bytes(), "--sequence-pieces")?;
-        let (tokenizer, name) = self.file("tokenizer.json")?;
-        let pieces = WordPieces::from_json(&tokenizer, &name, config.encoder.vocab_size)?;
-        Ok(Start { config, tokenizer, pieces })
+        start.config = ModelConfig::from_json(start.config.to_json().to_string().as_bytes(), "--sequence-pieces")?;
+        Ok(start)
     }
 }

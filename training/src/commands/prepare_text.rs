@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use chemtag_training::error::{Error, Result};
 use chemtag_training::text::TextSet;
 
-use super::EncoderArguments;
+use super::EncoderFolder;
 
 #[derive(clap::Args)]
 pub struct Arguments {
     #[command(flatten)]
-    encoder: EncoderArguments,
+    encoder: EncoderFolder,
     /// Texts, a document on each line, in UTF-8; `-` for standard input (as in `zstd -dc text.zst | chemtag-train prepare-text --text -`).
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     text: Vec<PathBuf>,
@@ -23,7 +23,7 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments) -> Result<()> {
     let start = arguments.encoder.read()?;
-    let mut set = TextSet::default();
+    let mut set = TextSet::of_tokenizer(&start.tokenizer);
     for path in &arguments.text {
         if path == Path::new("-") {
             set.read(path, std::io::stdin().lock(), &start.pieces)?;

@@ -10,12 +10,12 @@ use chemtag_training::pretrain::{Run, Settings, pretrain};
 use chemtag_training::text::TextSet;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::EncoderArguments;
+use super::EncoderFolder;
 
 #[derive(clap::Args)]
 pub struct Arguments {
     #[command(flatten)]
-    encoder: EncoderArguments,
+    encoder: EncoderFolder,
     /// Texts made by `prepare-text`; one that is named twice counts twice.
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     text: Vec<PathBuf>,

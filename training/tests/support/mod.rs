@@ -1,6 +1,11 @@
 //! Sizes and seeds -> what a test of training starts from: an encoder of random weights by Hugging Face's names, and examples that follow a
 //! rule which a small network can learn. Nothing comes from a corpus; the same arguments give the same bytes.
 
+// Every test takes its share.
+#![allow(dead_code)]
+
+pub mod words;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 

@@ -1,0 +1,90 @@
+//! `chemtag-train distill`.
+
+use std::path::PathBuf;
+
+use chemtag::Device;
+use chemtag_training::dataset::Reading;
+use chemtag_training::distill::{Gold, Run, Settings, Student, distill};
+use chemtag_training::error::Result;
+use chemtag_training::loss::Losses;
+use chemtag_training::posterior_shards::PosteriorShards;
+use chemtag_training::structural::Targets;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::distillation::School;
+use super::{CorpusArgument, read_dataset, read_devel};
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    school: School,
+    /// Folder of the teachers' posteriors of the text, made by `label` with the same student, teachers and text; without it the teachers read along.
+    #[arg(long, value_name = "DIR")]
+    labels: Option<PathBuf>,
+    /// Corpora to learn from at last: FILE or FILE:TYPE,TYPE=CLASS,... (.jsonl or .conll), or one file made by `prepare` for the student.
+    #[arg(long, value_name = "CORPUS", num_args = 1..)]
+    gold: Vec<CorpusArgument>,
+    /// Corpora that choose the best epoch on gold data, as in `finetune`.
+    #[arg(long, value_name = "CORPUS", num_args = 1.., requires = "gold")]
+    devel: Vec<CorpusArgument>,
+    /// How gold documents are cut into training sequences.
+    #[arg(long, value_enum, default_value = "mixed")]
+    reading: Reading,
+    /// Folder for the stages' folders and the model. A run that stopped there goes on.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Where to compute: auto, cpu, cuda, cuda:NUMBER.
+    #[arg(long, default_value = "auto")]
+    device: Device,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let device = arguments.device.open()?;
+    candle_core::cuda::set_gemm_reduced_precision_f32(true);
+    let (student, ensemble, text) = arguments.school.read(arguments.device)?;
+    let kept = arguments.labels.as_ref().map(|folder| PosteriorShards::load(folder, &text, &ensemble)).transpose()?;
+    let gold = match arguments.gold.as_slice() {
+        [] => None,
+        corpora => Some((
+            read_dataset(corpora, arguments.reading, &student.pieces, &student.config)?,
+            read_devel(&arguments.devel, arguments.reading, &student)?,
+        )),
+    };
+    let (weights, file) = arguments.school.file("model.safetensors")?;
+
+    let bar = ProgressBar::new(0);
+    bar.set_style(
+        ProgressStyle::with_template("{prefix} {bar:30} step {pos}/{len}  {msg}  {per_sec}  {eta} left")
+            .unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
+    let mut on_metrics = |stage: &str, step: usize, steps: usize, losses: Losses| {
+        bar.set_prefix(stage.to_string());
+        bar.set_length(steps as u64);
+        bar.set_position(step as u64);
+        bar.set_message(format!("loss {:.5} + {:.5}", losses.spans, losses.classes));
+    };
+    distill(
+        Run {
+            settings: arguments.settings.clone(),
+            text: &text,
+            targets: Targets { ensemble: &ensemble, kept: kept.as_ref() },
+            gold: gold.as_ref().map(|(train, devel)| Gold { train, devel }),
+            out: arguments.out.clone(),
+            on_metrics: &mut on_metrics,
+            stop_before: None,
+        },
+        &Student {
+            config: student.config,
+            weights: &weights,
+            file: &file,
+            tokenizer: &student.tokenizer,
+            mask: student.pieces.id("[MASK]"),
+        },
+        &device,
+    )?;
+    bar.finish_and_clear();
+    println!("{}: done; metrics.jsonl in each stage's folder tells the losses", arguments.out.display());
+    Ok(())
+}

@@ -1,0 +1,81 @@
+//! What `distill` and `label` share: the student's folder, its teachers, and the text as all their tokenizers have cut it.
+
+use std::path::PathBuf;
+
+use chemtag::Device;
+use chemtag_training::aligned_text::{AlignedText, CutText};
+use chemtag_training::columns::fingerprint;
+use chemtag_training::error::{Error, Result};
+use chemtag_training::teacher::Ensemble;
+use chemtag_training::text::TextSet;
+
+use super::{ModelArguments, Start, file};
+
+/// Who learns what from whom.
+#[derive(clap::Args)]
+pub struct School {
+    /// Folder of the encoder or model that learns: config.json, tokenizer.json, model.safetensors.
+    #[arg(long, value_name = "DIR")]
+    student: PathBuf,
+    #[command(flatten)]
+    model: ModelArguments,
+    /// Folders of trained models; several form an ensemble.
+    #[arg(long, value_name = "DIR", required = true, num_args = 1..)]
+    teacher: Vec<PathBuf>,
+    /// Texts made by `prepare-text`. For teachers with other tokenizers name the same text as prepared with theirs, too.
+    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    text: Vec<PathBuf>,
+}
+
+impl School {
+    /// One of the student's files, and the file's name in messages.
+    pub(super) fn file(&self, name: &str) -> Result<(Vec<u8>, String)> {
+        file(&self.student, name)
+    }
+
+    /// The student with its teachers' classes, the teachers, and the text that they read.
+    pub(super) fn read(&self, device: Device) -> Result<(Start, Ensemble, AlignedText)> {
+        let mut ensemble = Ensemble::load(&self.teacher, device)?;
+        let student = self.model.apply(Start::read(&self.student)?, ensemble.classes()?.to_vec())?;
+        let text = self.read_text(&student, &ensemble)?;
+        ensemble.read_from(&text)?;
+        Ok((student, ensemble, text))
+    }
+
+    /// Loads the files and puts those of one tokenizer together, in the order in which they are named.
+    fn read_text(&self, student: &Start, ensemble: &Ensemble) -> Result<AlignedText> {
+        let own = fingerprint(&[&student.tokenizer]);
+        let mut kinds = vec![(own.as_str(), &student.pieces, student.config.tagger.sequence_pieces)];
+        for (tokenizer, pieces, room) in ensemble.tokenizers() {
+            if tokenizer == own {
+                kinds[0].2 = room.min(kinds[0].2);
+            } else {
+                kinds.push((tokenizer, pieces, room));
+            }
+        }
+        let mut sets: Vec<TextSet> = kinds.iter().map(|_| TextSet::default()).collect();
+        for path in &self.text {
+            let set = TextSet::load(path)?;
+            // Files that do not say their tokenizer are taken for the student's; pieces that it does not have betray others.
+            let kind = match set.tokenizer() {
+                "" => Some(0),
+                known => kinds.iter().position(|(tokenizer, ..)| *tokenizer == known),
+            };
+            let kind = kind.ok_or_else(|| Error::Dataset {
+                path: path.clone(),
+                reason: "was prepared with a tokenizer that neither the student nor a teacher has".into(),
+            })?;
+            sets[kind].append(&set.with_tokenizer(kinds[kind].0));
+        }
+        if sets[0].documents() == 0 {
+            return Err(Error::Setting("none of the texts was prepared with the student's tokenizer".into()));
+        }
+        let texts = sets.into_iter().zip(kinds).filter(|(set, _)| set.documents() > 0);
+        let texts = texts.map(|(set, (_, pieces, room))| CutText::new(set, pieces, room)).collect::<Result<_>>()?;
+        let text = AlignedText::new(texts)?;
+        if text.left_out() > 0 {
+            eprintln!("{} sentences are left out, as the tokenizers see other words in them", text.left_out());
+        }
+        Ok(text)
+    }
+}
