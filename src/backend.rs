@@ -1,16 +1,22 @@
 //! What runs the network: a packed batch -> emission scores and class logits of its words.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
-use candle_core::{DType, Device as CandleDevice};
+use candle_core::{DType, Device as CandleDevice, Tensor};
 
 use crate::batch::Batch;
+use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::model::Network;
 use crate::model::config::ModelConfig;
 use crate::model::crf::TAGS;
 use crate::model::encoder::Pass;
 use crate::model::weights::Weights;
+use crate::model::{HeadOutput, Network};
+
+/// What fits the caches of one core.
+const CPU_TOKEN_BUDGET: usize = 2048;
+/// A GPU's kernels start and end: they want as much at once as fits the memory of a small card, about 1 GB.
+const GPU_TOKEN_BUDGET: usize = 64 * 1024;
 
 /// What the heads say of each word of a batch.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -23,97 +29,75 @@ pub struct Emissions {
     pub classes: usize,
 }
 
+impl Emissions {
+    /// Appends those of the words that follow.
+    pub fn append(&mut self, mut next: Emissions) {
+        self.tags.append(&mut next.tags);
+        self.class_logits.append(&mut next.class_logits);
+        self.classes = next.classes;
+    }
+}
+
+/// A batch that a backend has made ready for its device.
+pub struct Prepared {
+    batch: Batch,
+    #[cfg(feature = "cuda")]
+    inputs: Option<crate::cuda::inputs::HostInputs>,
+}
+
+impl Prepared {
+    /// The batch itself.
+    pub fn batch(&self) -> &Batch {
+        &self.batch
+    }
+}
+
+impl From<Batch> for Prepared {
+    fn from(batch: Batch) -> Self {
+        Self {
+            batch,
+            #[cfg(feature = "cuda")]
+            inputs: None,
+        }
+    }
+}
+
 /// An engine that holds a model's weights.
 pub trait Backend: Send + Sync {
     /// Reads a batch; an empty one gives empty emissions.
     ///
     /// # Errors
-    /// If the device fails, out of memory included.
+    /// If the device fails; [`Error::OutOfMemory`] if it has no memory for a batch of this size, which the tagger takes as a wish for smaller ones.
     fn emissions(&self, batch: &Batch) -> Result<Emissions>;
+
+    /// Does on the CPU what can be done before the device is free, in any thread.
+    ///
+    /// # Errors
+    /// If the batch does not fit the model.
+    fn prepare(&self, batch: Batch) -> Result<Prepared> {
+        Ok(batch.into())
+    }
+
+    /// Reads a batch that this engine has prepared.
+    ///
+    /// # Errors
+    /// As [`Backend::emissions`].
+    fn compute(&self, prepared: Prepared) -> Result<Emissions> {
+        self.emissions(prepared.batch())
+    }
+
+    /// Pieces of a batch that suit the device: large enough to keep it busy.
+    fn token_budget(&self) -> usize {
+        CPU_TOKEN_BUDGET
+    }
+
+    /// Whether batches that come at the same time wait for each other, as on a GPU. Else each is computed by one thread of the CPU.
+    fn takes_turns(&self) -> bool {
+        false
+    }
 
     /// Name for messages: engine, device and number format.
     fn describe(&self) -> String;
-}
-
-/// Where to compute.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Device {
-    /// The first GPU if this build and this machine have one, else the CPU.
-    #[default]
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// The NVIDIA GPU of this number, from 0.
-    Cuda(usize),
-}
-
-impl Device {
-    /// The device that `Auto` stands for on this machine. A GPU that worked once is not tried again.
-    pub(crate) fn resolved(self) -> Self {
-        static GPU_WORKED: OnceLock<()> = OnceLock::new();
-        match self {
-            Device::Auto if !candle_core::utils::cuda_is_available() => Device::Cpu,
-            Device::Auto if GPU_WORKED.get().is_some() => Device::Cuda(0),
-            Device::Auto if CandleDevice::new_cuda(0).is_ok() => {
-                GPU_WORKED.get_or_init(|| ());
-                Device::Cuda(0)
-            }
-            Device::Auto => Device::Cpu,
-            named => named,
-        }
-    }
-
-    /// The device of the tensor library.
-    ///
-    /// # Errors
-    /// [`Error::Device`] if the build or the machine has no such device.
-    pub fn open(self) -> Result<CandleDevice> {
-        match self {
-            Device::Cpu => Ok(CandleDevice::Cpu),
-            Device::Auto if !candle_core::utils::cuda_is_available() => Ok(CandleDevice::Cpu),
-            Device::Auto => Device::Cuda(0).open().or(Ok(CandleDevice::Cpu)),
-            Device::Cuda(_) if !candle_core::utils::cuda_is_available() => Err(Error::Device(
-                "this build has no CUDA: build with `--features cuda` and a CUDA toolkit, or use the device cpu".into(),
-            )),
-            Device::Cuda(number) => {
-                let device = CandleDevice::new_cuda(number).map_err(|e| {
-                    Error::Device(format!(
-                        "CUDA device {number} cannot be used ({e}): check the driver with nvidia-smi"
-                    ))
-                })?;
-                #[cfg(feature = "cuda")]
-                if let CandleDevice::Cuda(cuda) = &device {
-                    crate::cuda::memory::keep_freed_memory(cuda)?;
-                }
-                Ok(device)
-            }
-        }
-    }
-}
-
-impl std::str::FromStr for Device {
-    type Err = Error;
-
-    /// `auto`, `cpu`, `cuda` or `cuda:NUMBER`.
-    fn from_str(name: &str) -> Result<Self> {
-        let unknown = || Error::Option(format!("no device is called \"{name}\": use auto, cpu, cuda or cuda:NUMBER"));
-        match name {
-            "auto" => Ok(Device::Auto),
-            "cpu" => Ok(Device::Cpu),
-            "cuda" => Ok(Device::Cuda(0)),
-            _ => name.strip_prefix("cuda:").and_then(|n| n.parse().ok()).map(Device::Cuda).ok_or_else(unknown),
-        }
-    }
-}
-
-impl std::fmt::Display for Device {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Device::Auto => f.write_str("auto"),
-            Device::Cpu => f.write_str("cpu"),
-            Device::Cuda(number) => write!(f, "cuda:{number}"),
-        }
-    }
 }
 
 /// Number format of weights and hidden states.
@@ -155,6 +139,8 @@ impl Precision {
 /// The network on candle's tensors.
 pub struct CandleBackend {
     network: Network,
+    /// Held while a GPU computes: neither its libraries' handles nor its memory are for several threads at once.
+    turn: Mutex<()>,
 }
 
 impl CandleBackend {
@@ -172,21 +158,59 @@ impl CandleBackend {
     ) -> Result<(Self, Weights)> {
         let device = device.open()?;
         let weights = Weights::from_safetensors(bytes, file, precision.dtype(&device)?, &device)?;
-        Ok((Self { network: Network::load(&weights, config)? }, weights))
+        Ok((Self::from_network(Network::load(&weights, config)?), weights))
     }
 
     /// Runs a network that is there already, such as one in training.
     pub fn from_network(network: Network) -> Self {
-        Self { network }
+        Self { network, turn: Mutex::new(()) }
+    }
+
+    fn read(&self, prepared: Prepared) -> Result<Emissions> {
+        #[cfg(feature = "cuda")]
+        if let Some(inputs) = prepared.inputs {
+            return on_host(&self.network.forward_prepared(inputs)?);
+        }
+        on_host(&self.network.forward(&prepared.batch, &mut Pass::Inference)?)
     }
 }
 
 impl Backend for CandleBackend {
     fn emissions(&self, batch: &Batch) -> Result<Emissions> {
-        if batch.words() == 0 {
+        self.compute(self.prepare(batch.clone())?)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn prepare(&self, batch: Batch) -> Result<Prepared> {
+        use crate::model::encoder::Encoder;
+        let inputs = match self.network.encoder() {
+            Encoder::Fused(encoder) if batch.words() > 0 => {
+                Some(crate::cuda::inputs::HostInputs::new(&batch, encoder.config(), false)?)
+            }
+            _ => None,
+        };
+        Ok(Prepared { batch, inputs })
+    }
+
+    fn compute(&self, prepared: Prepared) -> Result<Emissions> {
+        if prepared.batch.words() == 0 {
             return Ok(Emissions::default());
         }
-        read_emissions(&self.network, batch)
+        let _turn = self.takes_turns().then(|| self.turn.lock().unwrap_or_else(PoisonError::into_inner));
+        let read = self.read(prepared);
+        #[cfg(feature = "cuda")]
+        if let (Err(Error::OutOfMemory(_)), CandleDevice::Cuda(device)) = (&read, self.network.encoder().device()) {
+            crate::cuda::memory::give_back_freed_memory(device)?;
+        }
+        read
+    }
+
+    fn token_budget(&self) -> usize {
+        if self.takes_turns() { GPU_TOKEN_BUDGET } else { CPU_TOKEN_BUDGET }
+    }
+
+    fn takes_turns(&self) -> bool {
+        !self.network.encoder().device().is_cpu()
     }
 
     fn describe(&self) -> String {
@@ -200,15 +224,20 @@ impl Backend for CandleBackend {
     }
 }
 
-fn read_emissions(network: &Network, batch: &Batch) -> Result<Emissions> {
-    let output = network.forward(batch, &mut Pass::Inference)?;
-    let host = |tensor: &candle_core::Tensor| -> Result<Vec<f32>> {
-        Ok(tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+/// Copies what the heads say to the CPU. From a GPU all at once, for each copy waits for it.
+fn on_host(output: &HeadOutput) -> Result<Emissions> {
+    let host = |tensor: &Tensor| -> Result<Vec<f32>> { Ok(tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?) };
+    let Some(logits) = &output.class_logits else {
+        return Ok(Emissions { tags: host(&output.emissions)?.as_chunks().0.to_vec(), ..Emissions::default() });
     };
-    let tags = host(&output.emissions)?.as_chunks().0.to_vec();
-    let (class_logits, classes) = match &output.class_logits {
-        Some(logits) => (host(logits)?, logits.dim(1)?),
-        None => (Vec::new(), 0),
-    };
+    let classes = logits.dim(1)?;
+    let rows = host(&Tensor::cat(&[&output.emissions, logits], 1)?)?;
+    let (mut tags, mut class_logits) = (Vec::new(), Vec::with_capacity(rows.len()));
+    for row in rows.chunks_exact(TAGS + classes) {
+        if let Some((of_tags, of_classes)) = row.split_first_chunk() {
+            tags.push(*of_tags);
+            class_logits.extend_from_slice(of_classes);
+        }
+    }
     Ok(Emissions { tags, class_logits, classes })
 }

@@ -64,12 +64,18 @@ impl Decoder {
 
     /// Decodes the words held; unless they are `whole`, those after the last word that is surely outside of mentions stay.
     fn decode(&mut self, document: u32, classes: usize, whole: bool) {
-        let posteriors = self.crf.posteriors(&self.emissions);
         let path = self.crf.viterbi(&self.emissions);
+        let posteriors = || self.crf.posteriors(&self.emissions);
         let spans: Vec<(Range<usize>, f64)> = match self.threshold {
-            None => crate::model::crf::spans(&path).map(|s| (s.clone(), posteriors.span(s.start, s.end))).collect(),
+            // Of a text without mentions nothing more is asked.
+            None if path.iter().all(|&tag| tag == Tag::O) => Vec::new(),
+            None => {
+                let posteriors = posteriors();
+                crate::model::crf::spans(&path).map(|s| (s.clone(), posteriors.span(s.start, s.end))).collect()
+            }
             Some(least) => {
-                posteriors.best_spans(f64::from(least)).into_iter().map(|s| (s.start..s.end, s.posterior)).collect()
+                let best = posteriors().best_spans(f64::from(least));
+                best.into_iter().map(|s| (s.start..s.end, s.posterior)).collect()
             }
         };
         let end = if whole { self.words.len() } else { self.cut(&path, &spans) };

@@ -50,6 +50,9 @@ pub enum Error {
     /// The computing device cannot be used.
     #[error("{0}")]
     Device(String),
+    /// The computing device has too little memory free.
+    #[error("{0}")]
+    OutOfMemory(String),
     /// An option has a value that makes no sense.
     #[error("{0}")]
     Option(String),
@@ -60,7 +63,7 @@ pub enum Error {
     NoEmbeddedModel,
     /// The tensor library reported an error.
     #[error("tensor computation failed: {0}")]
-    Tensor(#[from] candle_core::Error),
+    Tensor(#[source] candle_core::Error),
     /// A load in the background was cancelled ([`Preload::cancel`](crate::Preload::cancel)).
     #[error("the load of {model} was cancelled before it ended: ask for the model again")]
     Cancelled {
@@ -94,6 +97,21 @@ impl Error {
             Error::Shared(error) => error.root(),
             error => error,
         }
+    }
+
+    /// Whether the computing device had too little memory, so that less at once may work.
+    pub fn is_out_of_memory(&self) -> bool {
+        matches!(self.root(), Error::OutOfMemory(_))
+    }
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        #[cfg(feature = "cuda")]
+        if crate::cuda::memory::is_out_of_memory(&error) {
+            return Error::OutOfMemory(format!("the GPU has too little memory free ({error})"));
+        }
+        Error::Tensor(error)
     }
 }
 

@@ -13,15 +13,19 @@
 //! [`get`] gives every caller the one model of the process and [`preload`] loads it in the background ([`Registry`]); a [`Tagger`] is cheap to clone and tags
 //! strings, batches and streams of any length. Every [`Entity`] has byte offsets into the caller's own text.
 
+mod activity;
 mod backend;
 pub mod batch;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod decode;
+mod device;
+mod engine;
 mod entity;
 mod error;
 pub mod model;
 mod pipeline;
+mod portion;
 mod reader;
 mod registry;
 pub mod sequence;
@@ -29,14 +33,19 @@ mod source;
 mod tagger;
 pub mod text;
 pub mod tokenizer;
+mod warnings;
+mod word_cache;
 
-pub use backend::{Backend, CandleBackend, Device, Emissions, Precision};
+pub use activity::Activity;
+pub use backend::{Backend, CandleBackend, Emissions, Precision, Prepared};
+pub use device::Device;
 pub use entity::{Entity, Offsets};
 pub use error::{Error, Result};
 pub use reader::TagReader;
 pub use registry::{Preload, Progress, Registry, Stage, get, preload};
 pub use source::{ModelFiles, ModelSource, OnPortion};
 pub use tagger::{LoadOptions, Model, TagOptions, Tagger};
+pub use warnings::on_warning;
 
 /// The examples of README.md, as tests.
 #[cfg(doctest)]

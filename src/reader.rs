@@ -7,18 +7,16 @@ use std::io::Read;
 use crate::entity::Entity;
 use crate::error::{Error, Result};
 use crate::pipeline::Pipeline;
+use crate::portion::{Content, Cutter, Portion};
 use crate::tagger::Tagger;
-use crate::text::{LOOKAHEAD_BYTES, sentences};
 
 /// Bytes asked of the stream at once.
 const PORTION: usize = 64 * 1024;
-/// A text whose one grapheme is longer than this is cut inside it rather than held.
-const LONGEST_GRAPHEME: usize = 4 * 1024 * 1024;
 
 /// Entities of a stream, in order. Made by [`Tagger::tag_reader`].
 pub struct TagReader<'m, R> {
     tagger: &'m Tagger,
-    pipeline: Pipeline<'m>,
+    pipeline: Pipeline,
     reader: R,
     /// Bytes read that are not yet whole characters.
     tail: Vec<u8>,
@@ -42,7 +40,7 @@ impl<'m, R: Read> TagReader<'m, R> {
     pub(crate) fn new(tagger: &'m Tagger, reader: R) -> Self {
         Self {
             tagger,
-            pipeline: tagger.in_pool(|| Pipeline::new(tagger.model(), tagger.options())),
+            pipeline: tagger.pipeline(),
             reader,
             tail: Vec::new(),
             text: String::new(),
@@ -53,8 +51,28 @@ impl<'m, R: Read> TagReader<'m, R> {
         }
     }
 
-    /// Reads one more portion and tags what is certain by then.
+    /// Reads about as much text as the device reads at once and tags what is certain by then.
     fn advance(&mut self) -> Result<()> {
+        // Always some, for what is there may be part of one sentence.
+        let mut last = self.read_portion()?;
+        while !last && self.text.len() - self.next < self.pipeline.stretch_bytes() {
+            last = self.read_portion()?;
+        }
+        let mut cutter = Cutter::new(&self.text, self.next, self.offset, last);
+        self.pipeline.read(&mut cutter)?;
+        self.next = cutter.next_start();
+        if last {
+            let end = Portion { text: "", offset: self.offset, content: Content::All, ends_document: true };
+            self.pipeline.read(std::iter::once(end))?;
+            self.pipeline.finish()?;
+            self.state = State::Ended;
+        }
+        self.take_found();
+        Ok(())
+    }
+
+    /// Whether the stream has ended.
+    fn read_portion(&mut self) -> Result<bool> {
         let held = self.tail.len();
         self.tail.resize(held + PORTION, 0);
         let read = loop {
@@ -65,14 +83,7 @@ impl<'m, R: Read> TagReader<'m, R> {
         };
         self.tail.truncate(held + read);
         self.take_characters(read == 0)?;
-        self.push_sentences(read == 0)?;
-        if read == 0 {
-            let pipeline = &mut self.pipeline;
-            self.tagger.in_pool(|| pipeline.end_document().and_then(|()| pipeline.run()))?;
-            self.state = State::Ended;
-        }
-        self.take_found();
-        Ok(())
+        Ok(read == 0)
     }
 
     /// Moves whole characters from the bytes to the text.
@@ -87,31 +98,6 @@ impl<'m, R: Read> TagReader<'m, R> {
         // Checked just above; an empty string in its place can never be reached.
         self.text.push_str(std::str::from_utf8(&self.tail[..valid]).unwrap_or_default());
         self.tail.drain(..valid);
-        Ok(())
-    }
-
-    /// Hands on the sentences that more text cannot change.
-    fn push_sentences(&mut self, last: bool) -> Result<()> {
-        let (text, start, offset) = (&self.text, self.next, self.offset);
-        let forced = !last && text.len() - start > LONGEST_GRAPHEME;
-        let pipeline = &mut self.pipeline;
-        self.next = self.tagger.in_pool(|| -> Result<usize> {
-            let mut next = start;
-            for mut sentence in sentences(&text[start..]) {
-                sentence.range = start + sentence.range.start..start + sentence.range.end;
-                if sentence.range.end + LOOKAHEAD_BYTES > text.len() && !last {
-                    if !forced {
-                        break;
-                    }
-                    sentence.continues = true;
-                }
-                next = sentence.range.end;
-                pipeline.push_sentence(text, &sentence, offset)?;
-            }
-            // White space without end is let go, but for the last character: a combining mark may follow it.
-            let white = text.len() - text[next..].trim_start().len();
-            Ok(if white == text.len() { text.floor_char_boundary(white.saturating_sub(1)).max(next) } else { next })
-        })?;
         Ok(())
     }
 

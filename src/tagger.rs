@@ -4,21 +4,25 @@ use std::borrow::Cow;
 use std::io::Read;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::ThreadPool;
 
-use crate::backend::{Backend, CandleBackend, Device, Precision};
+use crate::activity::{Activity, Counters};
+use crate::backend::{Backend, CandleBackend, Precision};
 use crate::decode::Mention;
+use crate::device::Device;
 use crate::entity::Entity;
 use crate::error::{Error, Result};
 use crate::model::config::ModelConfig;
 use crate::model::crf::Crf;
 use crate::model::load_crf;
 use crate::pipeline::Pipeline;
+use crate::portion::{Content, Portion, document_portions};
 use crate::reader::TagReader;
 use crate::source::{ModelFiles, ModelSource};
-use crate::text::sentences;
 use crate::tokenizer::WordPieces;
+use crate::warnings::warn;
 
 /// Where and how a model is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -44,6 +48,8 @@ pub struct TagOptions {
     /// so that a low value finds more than the best path holds and a high one less.
     pub threshold: Option<f32>,
     /// Most word pieces that the model reads at once; larger is faster on a GPU and takes more memory.
+    /// [`TagOptions::BUDGET_OF_DEVICE`]: what suits the device, 2,048 on the CPU and 65,536 on a GPU. If a GPU has too little memory, batches get
+    /// smaller by themselves.
     pub token_budget: usize,
     /// Threads; `None` for those of the process's rayon pool.
     pub threads: Option<usize>,
@@ -51,9 +57,14 @@ pub struct TagOptions {
     pub lone_sentences: bool,
 }
 
+impl TagOptions {
+    /// As many pieces at once as suit the device.
+    pub const BUDGET_OF_DEVICE: usize = usize::MAX;
+}
+
 impl Default for TagOptions {
     fn default() -> Self {
-        Self { threshold: None, token_budget: 2048, threads: None, lone_sentences: false }
+        Self { threshold: None, token_budget: Self::BUDGET_OF_DEVICE, threads: None, lone_sentences: false }
     }
 }
 
@@ -65,6 +76,9 @@ pub struct Model {
     backend: Box<dyn Backend>,
     classes: Vec<Arc<str>>,
     hash: String,
+    counters: Counters,
+    /// Pieces that the device has room for, as far as is known.
+    highest_token_budget: AtomicUsize,
 }
 
 impl Model {
@@ -96,7 +110,16 @@ impl Model {
     /// Puts a model together from its parts, such as a network in training.
     pub fn from_parts(config: ModelConfig, tokenizer: Arc<WordPieces>, crf: Crf, backend: Box<dyn Backend>) -> Self {
         let classes = config.tagger.classes.iter().map(|class| class.as_str().into()).collect();
-        Self { config, tokenizer, crf, backend, classes, hash: String::new() }
+        Self {
+            config,
+            tokenizer,
+            crf,
+            backend,
+            classes,
+            hash: String::new(),
+            counters: Counters::default(),
+            highest_token_budget: AtomicUsize::new(usize::MAX),
+        }
     }
 
     /// The model's `config.json`.
@@ -117,6 +140,34 @@ impl Model {
     /// The engine that holds the weights.
     pub fn backend(&self) -> &dyn Backend {
         &*self.backend
+    }
+
+    /// What all taggers on this model have done so far, and the time of each stage.
+    pub fn activity(&self) -> Activity {
+        self.counters.read()
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Most pieces of a batch, as far as the device's memory is known.
+    pub(crate) fn highest_token_budget(&self) -> usize {
+        self.highest_token_budget.load(Ordering::Relaxed)
+    }
+
+    /// From now on at most `budget` pieces; returns how many it is. The first time, it warns.
+    pub(crate) fn lower_token_budget(&self, budget: usize) -> usize {
+        let budget = budget.max(1);
+        let before = self.highest_token_budget.fetch_min(budget, Ordering::Relaxed);
+        if before == usize::MAX {
+            warn(&format!(
+                "{} has too little memory free for {} word pieces at once: going on with {budget}, and less if need be",
+                self.backend.describe(),
+                2 * budget
+            ));
+        }
+        before.min(budget)
     }
 
     /// SHA-256 of the model's files ([`ModelFiles::hash`]); empty for a model that was put together from parts.
@@ -226,12 +277,7 @@ impl Tagger {
     /// # Errors
     /// As [`Tagger::tag`].
     pub fn tag_batch<'t>(&self, texts: &[&'t str]) -> Result<Vec<Vec<Entity<'t>>>> {
-        self.run(texts, |pipeline, index| {
-            for sentence in sentences(texts[index]) {
-                pipeline.push_sentence(texts[index], &sentence, 0)?;
-            }
-            Ok(())
-        })
+        self.run(texts, texts.iter().flat_map(|text| document_portions(text)))
     }
 
     /// The chemicals in each of several sentences that are split into words already, as in CoNLL files: byte ranges in order.
@@ -251,27 +297,27 @@ impl Tagger {
                 end = word.end;
             }
         }
-        self.run(texts, |pipeline, index| {
-            pipeline.push_words(texts[index], words[index].iter().cloned(), 0);
-            Ok(())
-        })
+        self.run(
+            texts,
+            texts.iter().zip(words).map(|(text, words)| Portion {
+                text,
+                offset: 0,
+                content: Content::Words(words),
+                ends_document: true,
+            }),
+        )
     }
 
-    /// Runs documents through one pipeline; `push` gives it the document of an index.
-    fn run<'t>(
+    /// Runs the portions of documents through one pipeline.
+    fn run<'t, 'p>(
         &self,
         texts: &[&'t str],
-        push: impl Fn(&mut Pipeline, usize) -> Result<()> + Sync,
+        portions: impl Iterator<Item = Portion<'p>> + Send,
     ) -> Result<Vec<Vec<Entity<'t>>>> {
-        let found = self.in_pool(|| -> Result<Vec<Mention>> {
-            let mut pipeline = Pipeline::new(&self.model, &self.options);
-            for index in 0..texts.len() {
-                push(&mut pipeline, index)?;
-                pipeline.end_document()?;
-            }
-            pipeline.run()?;
-            Ok(pipeline.take_found())
-        })?;
+        let mut pipeline = self.pipeline();
+        pipeline.read(portions)?;
+        pipeline.finish()?;
+        let found = pipeline.take_found();
         let mut entities: Vec<Vec<Entity>> = texts.iter().map(|_| Vec::new()).collect();
         for mention in found {
             let document = mention.document as usize;
@@ -288,12 +334,9 @@ impl Tagger {
         TagReader::new(self, reader)
     }
 
-    /// Runs in the tagger's own threads, if it has any.
-    pub(crate) fn in_pool<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        match &self.pool {
-            Some(pool) => pool.install(work),
-            None => work(),
-        }
+    /// A new run with the tagger's options, on its own threads if it has any.
+    pub(crate) fn pipeline(&self) -> Pipeline {
+        Pipeline::new(&self.model, &self.options, self.pool.as_ref())
     }
 
     pub(crate) fn entity<'t>(&self, mention: Mention, text: Cow<'t, str>) -> Entity<'t> {

@@ -511,3 +511,23 @@ fn the_bar_shows_only_where_output_goes_elsewhere() {
     let shown = on_terminal(&bench, "chemtag tag a.txt --to jsonl", &[]).unwrap();
     assert!(!shown.contains("MiB"));
 }
+
+#[test]
+fn verbose_says_what_computes_and_how_fast() {
+    let bench = Bench::new();
+    let output = bench.run_with_input(&["tag", "--verbose", "--device", "cpu"], b"LiCl in benzene.");
+    assert_eq!(output.status.code(), Some(0));
+    let stderr = stderr(&output);
+    let lines: Vec<&str> = stderr.lines().collect();
+    assert_eq!(lines[0], "chemtag: candle, cpu, f32");
+    // Four words between [CLS] and [SEP].
+    assert!(lines[1].starts_with("chemtag: 6 word pieces in ") && lines.len() == 2, "{stderr}");
+}
+
+#[test]
+#[cfg(not(feature = "cuda"))]
+fn a_gpu_that_this_build_cannot_use_is_an_error() {
+    let output = Bench::new().run(&["tag", "--device", "cuda:1"]);
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
+    assert!(stderr(&output).starts_with("chemtag: cuda:1 cannot be used: this program was built without CUDA"));
+}

@@ -90,6 +90,7 @@ impl From<io::Error> for Failure {
 
 /// Runs the command that the process was started with.
 pub fn run() -> ExitCode {
+    chemtag::on_warning(report);
     let result = match Arguments::parse().command {
         Command::Tag(arguments) => tag::run(&arguments),
         Command::Info(arguments) => info::run(&arguments),

@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::document::is_standard_input;
 use super::report;
+use super::terminal::visible;
 
 /// A bar that counts bytes of text.
 pub struct Progress {
@@ -14,8 +15,8 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// A bar for these inputs; hidden unless standard error is a terminal and standard output is not.
-    pub fn new(paths: &[PathBuf]) -> Self {
+    /// A bar for these inputs, which names the `engine` that reads them; hidden unless standard error is a terminal and standard output is not.
+    pub fn new(paths: &[PathBuf], engine: &str) -> Self {
         if !io::stderr().is_terminal() || io::stdout().is_terminal() {
             return Self { bar: ProgressBar::hidden() };
         }
@@ -28,11 +29,17 @@ impl Progress {
         };
         let total: Option<u64> = paths.iter().map(size).sum();
         let (bar, template) = match total {
-            Some(total) => (ProgressBar::new(total), "{bar:30} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left"),
-            None => (ProgressBar::no_length(), "{spinner} {bytes}, {bytes_per_sec}"),
+            Some(total) => {
+                (ProgressBar::new(total), "{bar:30} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left ({msg})")
+            }
+            None => (ProgressBar::no_length(), "{spinner} {bytes}, {bytes_per_sec} ({msg})"),
         };
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-        Self { bar: bar.with_style(style) }
+        let bar = bar.with_style(style).with_message(visible(engine).into_owned());
+        // A clone is the same bar: what the library warns of stands above it, too.
+        let above = bar.clone();
+        chemtag::on_warning(move |message| above.suspend(|| report(message)));
+        Self { bar }
     }
 
     /// So many more bytes are done.

@@ -4,8 +4,9 @@
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
-use chemtag::{Entity, TagOptions, Tagger};
+use chemtag::{Activity, Entity, TagOptions, Tagger};
 use clap::{Args, CommandFactory, ValueEnum, error::ErrorKind};
 
 use super::document::{Document, is_standard_input};
@@ -14,9 +15,10 @@ use super::record::{OffsetUnit, Record};
 use super::table::Table;
 use super::{Failure, ModelArguments};
 
-/// Files are gathered until they hold this many bytes of text: some hundred batches of the CPU, so that the last, partly filled
-/// one costs little.
+/// Files are gathered until they hold this many bytes of text: some hundred batches, so that the last, partly filled one costs little.
 const GROUP_BYTES: usize = 1 << 20;
+/// For a GPU, whose batches are larger: a second's work.
+const GROUP_BYTES_OF_GPU: usize = 16 << 20;
 
 /// Arguments of `chemtag tag`.
 #[derive(Args)]
@@ -45,6 +47,9 @@ pub struct Arguments {
     /// No colours in tables. The environment variable NO_COLOR does the same.
     #[arg(long)]
     no_color: bool,
+    /// Say on standard error what computes, and at the end how fast it was and which part of it took the time.
+    #[arg(long)]
+    verbose: bool,
 }
 
 /// Form of the output.
@@ -80,7 +85,13 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         ..TagOptions::default()
     };
     let tagger = Tagger::load_with(arguments.model.source(), arguments.model.load_options())?.with_options(options)?;
-    let progress = Progress::new(&paths);
+    let engine = tagger.model().backend().describe();
+    let most_bytes = if tagger.model().backend().takes_turns() { GROUP_BYTES_OF_GPU } else { GROUP_BYTES };
+    let progress = Progress::new(&paths, &engine);
+    if arguments.verbose {
+        progress.report(&engine);
+    }
+    let started = Instant::now();
     let mut output = Output::new(arguments, &tagger);
     let mut unreadable = false;
     let mut group = Vec::new();
@@ -101,14 +112,30 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         } else {
             group_bytes += document.body().len();
             group.push(document);
-            if group_bytes >= GROUP_BYTES {
+            if group_bytes >= most_bytes {
                 tag_group(&tagger, &std::mem::take(&mut group), &mut output, &progress)?;
                 group_bytes = 0;
             }
         }
     }
     tag_group(&tagger, &group, &mut output, &progress)?;
+    if arguments.verbose {
+        progress.report(&speed(tagger.model().activity(), started.elapsed().as_secs_f64()));
+    }
     Ok(if unreadable { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// What was done in so many seconds.
+fn speed(activity: Activity, seconds: f64) -> String {
+    let share = |time: Duration| time.as_secs_f64() / seconds.max(f64::EPSILON);
+    format!(
+        "{} word pieces in {seconds:.3} s, {:.0} a second; the encoder worked for {:.0} % of the time, {:.2} threads on the text, {:.2} on decoding",
+        activity.pieces,
+        activity.pieces as f64 / seconds.max(f64::EPSILON),
+        100. * share(activity.encoder),
+        share(activity.text),
+        share(activity.decoding)
+    )
 }
 
 fn tag_group(tagger: &Tagger, group: &[Document], output: &mut Output, progress: &Progress) -> Result<(), Failure> {

@@ -11,6 +11,7 @@ use super::attention::Attention;
 use super::column_sums::ColumnSums;
 use super::dropout::Dropout;
 use super::embedding::{Embedding, Tables};
+use super::gather_rows::GatherRows;
 use super::gelu::Gelu;
 use super::inputs::Inputs;
 use super::layer_norm::{Norm, NormGradients, SavedNorm};
@@ -32,6 +33,7 @@ pub struct EncoderOperations<T> {
     embedding: Embedding<T>,
     gelu: Gelu<T>,
     sums: ColumnSums<T>,
+    gather: GatherRows<T>,
 }
 
 /// All weights, laid out as [`EncoderLayout`] says: in 16 bits for matrix products, in 32 for LayerNorm.
@@ -113,6 +115,7 @@ impl<T: Half> EncoderOperations<T> {
             embedding: Embedding::load(stream)?,
             gelu: Gelu::load(stream)?,
             sums: ColumnSums::load(stream)?,
+            gather: GatherRows::load(stream)?,
         })
     }
 
@@ -164,6 +167,18 @@ impl<T: Half> EncoderOperations<T> {
             _ => None,
         };
         Ok((x, saved))
+    }
+
+    /// Hidden states [words, hidden] of the words' first pieces, without dropout: what heads read.
+    ///
+    /// # Errors
+    /// If the device fails, out of memory included.
+    pub fn forward_words(&self, weights: FlatWeights<'_, T>, inputs: &Inputs) -> Result<CudaSlice<T>> {
+        let (hidden, _) = self.forward(weights, inputs, None)?;
+        let width = self.config.hidden;
+        let mut words = self.room::<T>(inputs.words() * width)?;
+        self.gather.forward(&hidden.as_view(), &inputs.word_starts(), width, &mut words.as_view_mut())?;
+        Ok(words)
     }
 
     /// One layer [n, hidden] -> [n, hidden].

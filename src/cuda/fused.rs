@@ -26,6 +26,8 @@ pub struct FusedEncoder {
     device: Device,
     /// f32, laid out as [`EncoderLayout`] says.
     weights: Tensor,
+    /// The same in 16 bits, where they never change.
+    narrow: Option<Tensor>,
     operations: Operations,
 }
 
@@ -61,7 +63,9 @@ impl FusedEncoder {
         if end < layout.elements() {
             parts.push(Tensor::zeros(layout.elements() - end, DType::F32, &device)?);
         }
-        Self::new(&Tensor::cat(&parts, 0)?, config, dtype).map(Some)
+        let mut fused = Self::new(&Tensor::cat(&parts, 0)?, config, dtype)?;
+        fused.narrow = Some(fused.weights.to_dtype(dtype)?);
+        Ok(Some(fused))
     }
 
     /// On one f32 tensor of all weights, laid out as [`EncoderLayout`] says, with bf16 activations.
@@ -92,7 +96,7 @@ impl FusedEncoder {
             DType::F16 => Operations::F16(Arc::new(EncoderOperations::load(&stream, config)?)),
             _ => Operations::Bf16(Arc::new(EncoderOperations::load(&stream, config)?)),
         };
-        Ok(Self { config: config.clone(), weights: weights.clone(), operations, device })
+        Ok(Self { config: config.clone(), weights: weights.clone(), narrow: None, operations, device })
     }
 
     /// The sizes it was loaded with.
@@ -137,6 +141,40 @@ impl FusedEncoder {
         }
     }
 
+    /// Hidden states [words, hidden] of the words' first pieces, of a batch with at least one word, without dropout. Nothing but the batch is
+    /// copied to the GPU, before all else, and nothing waits for it.
+    ///
+    /// # Errors
+    /// If the device fails, out of memory included.
+    pub fn forward_words(&self, inputs: HostInputs) -> Result<Tensor> {
+        match &self.operations {
+            Operations::F16(operations) => self.forward_words_with(operations, inputs),
+            Operations::Bf16(operations) => self.forward_words_with(operations, inputs),
+        }
+    }
+
+    fn forward_words_with<T: Half + CudaDType + candle_core::WithDType>(
+        &self,
+        operations: &EncoderOperations<T>,
+        inputs: HostInputs,
+    ) -> Result<Tensor> {
+        let Device::Cuda(cuda) = &self.device else {
+            return Err(Error::Device("the fused encoder needs a GPU".into()));
+        };
+        let inputs = inputs.upload(&cuda.cuda_stream())?;
+        let words =
+            with_weights::<T, _>(&self.narrow::<T>()?, &self.weights, |w| operations.forward_words(w, &inputs))?;
+        Ok(tensor(words, cuda, (inputs.words(), self.config.hidden)))
+    }
+
+    /// The weights in 16 bits.
+    fn narrow<T: candle_core::WithDType>(&self) -> Result<Tensor> {
+        match &self.narrow {
+            Some(narrow) => Ok(narrow.clone()),
+            None => Ok(self.weights.detach().to_dtype(T::DTYPE)?),
+        }
+    }
+
     fn forward_with<T: Half + CudaDType + candle_core::WithDType>(
         &self,
         operations: &Arc<EncoderOperations<T>>,
@@ -151,7 +189,7 @@ impl FusedEncoder {
             Pass::Training(dropout) => Some(dropout.next_pass()),
         };
         let inputs = HostInputs::new(batch, &self.config, dropout.is_some())?.upload(&cuda.cuda_stream())?;
-        let narrow = self.weights.detach().to_dtype(T::DTYPE)?;
+        let narrow = self.narrow::<T>()?;
         let (hidden, saved) =
             with_weights::<T, _>(&narrow, &self.weights, |w| operations.forward(w, &inputs, dropout))?;
         let hidden = tensor(hidden, cuda, (batch.pieces(), self.config.hidden));
@@ -172,7 +210,7 @@ impl FusedEncoder {
 fn fits(config: &EncoderConfig) -> bool {
     matches!(config.hidden / config.heads, 32 | 64)
         && config.hidden <= super::layer_norm::MAX_WIDTH
-        && config.ffn % 32 == 0
+        && config.ffn.is_multiple_of(32)
 }
 
 /// Gradient on the hidden states -> gradient on all weights.

@@ -1,5 +1,5 @@
-//! A packed batch -> what the kernels read of it, in one buffer: ids, positions, the attention's tiles and, for training, which rows of the
-//! batch belong to which row of the embedding tables. Made on the CPU, in any thread, and copied at once.
+//! A packed batch -> what the kernels read of it, in one buffer: ids, positions, words' first pieces, the attention's tiles and, for training,
+//! which rows of the batch belong to which row of the embedding tables. Made on the CPU, in any thread, and copied at once.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ pub struct HostInputs {
     numbers: Vec<u32>,
     ids: Range<usize>,
     positions: Range<usize>,
+    word_starts: Range<usize>,
     tiles: Range<usize>,
     tables: Option<[Table; 2]>,
 }
@@ -55,6 +56,7 @@ impl HostInputs {
         };
         let tiles = place(&attention::tiles(&batch.cu_seqlens));
         let (ids, positions) = (place(&batch.piece_ids), place(&batch.positions));
+        let word_starts = place(&batch.word_starts);
         let tables = match training {
             false => None,
             true => {
@@ -66,7 +68,7 @@ impl HostInputs {
                 Some([table(&batch.piece_ids, config.vocab_size)?, table(&batch.positions, config.max_positions)?])
             }
         };
-        Ok(Self { rows: batch.pieces(), numbers, ids, positions, tiles, tables })
+        Ok(Self { rows: batch.pieces(), numbers, ids, positions, word_starts, tiles, tables })
     }
 
     /// Copies it to the GPU.
@@ -104,6 +106,16 @@ impl Inputs {
         let ids = self.numbers.slice(self.host.ids.clone());
         let positions = self.numbers.slice(self.host.positions.clone());
         operation(Pieces { ids: &ids, positions: &positions })
+    }
+
+    /// Number of words.
+    pub fn words(&self) -> usize {
+        self.host.word_starts.len()
+    }
+
+    /// First piece of each word.
+    pub fn word_starts(&self) -> CudaView<'_, u32> {
+        self.numbers.slice(self.host.word_starts.clone())
     }
 
     /// Tiles of the attention.

@@ -5,6 +5,7 @@ pub mod adamw;
 pub mod attention;
 pub mod column_sums;
 pub mod cross_entropy;
+pub mod device;
 pub mod dropout;
 pub mod embedding;
 pub mod encoder;
@@ -92,7 +93,10 @@ impl Kernels {
 
 /// A failed launch or copy as the crate's error.
 pub(crate) fn refused(what: &str) -> impl Fn(candle_core::cuda_backend::cudarc::driver::DriverError) -> Error + '_ {
-    move |e| Error::Device(format!("{what} failed on the GPU: {e:?}"))
+    move |e| {
+        let message = format!("{what} failed on the GPU: {e:?}");
+        if memory::is_full(e) { Error::OutOfMemory(message) } else { Error::Device(message) }
+    }
 }
 
 /// The stream of the first GPU; where there is none, tests that need one say so and pass.

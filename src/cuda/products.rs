@@ -113,7 +113,11 @@ impl Drop for State {
 }
 
 fn failed(e: CublasError) -> Error {
-    Error::Device(format!("a matrix product failed on the GPU: {e:?}"))
+    let message = format!("a matrix product failed on the GPU: {e:?}");
+    match e.0 {
+        sys::cublasStatus_t::CUBLAS_STATUS_ALLOC_FAILED => Error::OutOfMemory(message),
+        _ => Error::Device(message),
+    }
 }
 
 impl<T: Half> Products<T> {

@@ -23,23 +23,23 @@ pub struct Place {
 /// Elements of one layer's blocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LayerLayout {
-    /// Query, key and value weights [3 hidden, hidden].
+    /// Query, key and value weights `[3 hidden, hidden]`.
     pub qkv_weight: Range<usize>,
-    /// Query, key and value biases [3 hidden].
+    /// Query, key and value biases `[3 hidden]`.
     pub qkv_bias: Range<usize>,
-    /// Output projection of the attention: weight [hidden, hidden].
+    /// Output projection of the attention: weight `[hidden, hidden]`.
     pub output_weight: Range<usize>,
-    /// Its bias [hidden].
+    /// Its bias `[hidden]`.
     pub output_bias: Range<usize>,
-    /// LayerNorm after the attention: weight and bias, each [hidden].
+    /// LayerNorm after the attention: weight and bias, each `[hidden]`.
     pub attention_norm: [Range<usize>; 2],
-    /// First linear of the feed-forward network: weight [ffn, hidden].
+    /// First linear of the feed-forward network: weight `[ffn, hidden]`.
     pub ffn_in_weight: Range<usize>,
-    /// Its bias [ffn].
+    /// Its bias `[ffn]`.
     pub ffn_in_bias: Range<usize>,
-    /// Second linear: weight [hidden, ffn].
+    /// Second linear: weight `[hidden, ffn]`.
     pub ffn_out_weight: Range<usize>,
-    /// Its bias [hidden].
+    /// Its bias `[hidden]`.
     pub ffn_out_bias: Range<usize>,
     /// LayerNorm after the feed-forward network.
     pub ffn_norm: [Range<usize>; 2],
@@ -50,9 +50,9 @@ pub struct LayerLayout {
 pub struct EncoderLayout {
     places: Vec<Place>,
     elements: usize,
-    /// Word embeddings [vocabulary, hidden].
+    /// Word embeddings `[vocabulary, hidden]`.
     pub words: Range<usize>,
-    /// Position embeddings [positions, hidden].
+    /// Position embeddings `[positions, hidden]`.
     pub positions: Range<usize>,
     /// Token-type embeddings [types, hidden] (BERT).
     pub token_types: Option<Range<usize>>,
@@ -169,7 +169,7 @@ mod tests {
                 assert_eq!(place.range.len(), place.shape.iter().product::<usize>());
                 end = place.range.end;
             }
-            assert!(layout.elements() >= end && layout.elements() % ALIGNMENT == 0);
+            assert!(layout.elements() >= end && layout.elements().is_multiple_of(ALIGNMENT));
             let layer = &layout.layers[1];
             let within = |block: &Range<usize>| {
                 let parts = layout.places().iter().filter(|place| block.contains(&place.range.start));
@@ -181,7 +181,7 @@ mod tests {
             };
             assert_eq!(within(&layer.qkv_bias), expected);
             assert_eq!(layer.qkv_bias.len(), 3 * 96);
-            assert!(layer.ffn_out_weight.start % ALIGNMENT == 0 && layer.ffn_out_weight.len() == 96 * 200);
+            assert!(layer.ffn_out_weight.start.is_multiple_of(ALIGNMENT) && layer.ffn_out_weight.len() == 96 * 200);
             assert_eq!(layout.token_types.is_some(), model_type == "bert");
         }
     }

@@ -61,7 +61,9 @@ impl Network {
 
     fn on(encoder: Encoder, weights: &Weights, config: &ModelConfig) -> Result<Self> {
         let hidden = config.encoder.hidden;
-        let head = |name, outputs| Linear::load(|n, s| weights.tensor(n, s), name, hidden, outputs);
+        // Small, and what the CRF adds up: 32 bits whatever the encoder has. A trained variable of 32 bits stays itself.
+        let tensor = |name: &str, shape: &[usize]| Ok(weights.tensor(name, shape)?.to_dtype(DType::F32)?);
+        let head = |name, outputs| Linear::load(tensor, name, hidden, outputs);
         let classes = config.tagger.classes.len();
         Ok(Self {
             encoder,
@@ -93,10 +95,27 @@ impl Network {
         let words = RowGather::new(&starts, batch.pieces(), hidden.device())?.apply(&hidden)?;
         let words = words.to_dtype(self.span_head.dtype())?;
         let words = pass.dropout(words)?;
+        Ok(self.heads(&words)?)
+    }
+
+    /// What the heads say of words' hidden states [words, hidden].
+    fn heads(&self, words: &Tensor) -> candle_core::Result<HeadOutput> {
         Ok(HeadOutput {
-            emissions: self.span_head.forward(&words)?,
-            class_logits: self.class_head.as_ref().map(|head| head.forward(&words)).transpose()?,
+            emissions: self.span_head.forward(words)?,
+            class_logits: self.class_head.as_ref().map(|head| head.forward(words)).transpose()?,
         })
+    }
+
+    /// As [`Network::forward`] without gradients, for a batch that was made ready for the fused encoder.
+    ///
+    /// # Errors
+    /// As [`Network::forward`], or if the encoder is not the fused one.
+    #[cfg(feature = "cuda")]
+    pub fn forward_prepared(&self, inputs: crate::cuda::inputs::HostInputs) -> Result<HeadOutput> {
+        let Encoder::Fused(encoder) = &self.encoder else {
+            return Err(crate::Error::Option("the batch was prepared for another encoder".into()));
+        };
+        Ok(self.heads(&encoder.forward_words(inputs)?.to_dtype(self.span_head.dtype())?)?)
     }
 }
 

@@ -2,12 +2,9 @@
 //! Text goes through the product's own path; a corpus that comes with words keeps them, as in published practice, unless told otherwise.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use chemtag::batch::Batch;
-use chemtag::{Backend, Emissions, Entity, Model, TagOptions, Tagger};
+use chemtag::{Entity, TagOptions, Tagger};
 use serde::Serialize;
 
 use crate::corpus::Document;
@@ -32,6 +29,8 @@ pub struct Evaluation {
     pub seconds: f64,
     /// Word pieces read, `[CLS]` and `[SEP]` included.
     pub tokens: usize,
+    /// What computed: engine, device and number format.
+    pub engine: String,
 }
 
 /// The last line of `chemtag-train evaluate --json`. Precision, recall and F1 in percent.
@@ -45,6 +44,7 @@ pub struct Summary {
     correct: u64,
     seconds: f64,
     tokens_per_second: f64,
+    engine: String,
 }
 
 impl Evaluation {
@@ -60,6 +60,7 @@ impl Evaluation {
             correct,
             seconds: self.seconds,
             tokens_per_second: self.tokens as f64 / self.seconds.max(f64::EPSILON),
+            engine: self.engine.clone(),
         }
     }
 }
@@ -74,9 +75,9 @@ pub fn evaluate(
     options: &Options,
     errors: Option<&Path>,
 ) -> Result<Evaluation> {
-    let pieces = Arc::new(AtomicUsize::new(0));
-    let tagger = counting(tagger, &pieces)
-        .with_options(TagOptions { lone_sentences: options.lone_sentences, ..tagger.options().clone() })?;
+    let tagger =
+        tagger.with_options(TagOptions { lone_sentences: options.lone_sentences, ..tagger.options().clone() })?;
+    let read_before = tagger.model().activity().pieces;
     let started = Instant::now();
     let entities = tag(&tagger, documents, options.retokenise)?;
     let seconds = started.elapsed().as_secs_f64();
@@ -92,32 +93,8 @@ pub fn evaluate(
     if let Some(path) = errors {
         write_errors(path, documents.iter().zip(predicted.iter().map(Vec::as_slice)))?;
     }
-    Ok(Evaluation { scores, seconds, tokens: pieces.load(Ordering::Relaxed) })
-}
-
-/// A model's engine that also counts the pieces it reads.
-struct Counting {
-    model: Arc<Model>,
-    pieces: Arc<AtomicUsize>,
-}
-
-impl Backend for Counting {
-    fn emissions(&self, batch: &Batch) -> chemtag::Result<Emissions> {
-        self.pieces.fetch_add(batch.pieces(), Ordering::Relaxed);
-        self.model.backend().emissions(batch)
-    }
-
-    fn describe(&self) -> String {
-        self.model.backend().describe()
-    }
-}
-
-/// A tagger on the same model that adds what it reads to `pieces`.
-fn counting(tagger: &Tagger, pieces: &Arc<AtomicUsize>) -> Tagger {
-    let model = tagger.model();
-    let backend = Counting { model: model.clone(), pieces: pieces.clone() };
-    let (config, tokenizer, crf) = (model.config().clone(), model.tokenizer().clone(), model.crf().clone());
-    Tagger::from_model(Arc::new(Model::from_parts(config, tokenizer, crf, Box::new(backend))))
+    let tokens = (tagger.model().activity().pieces - read_before) as usize;
+    Ok(Evaluation { scores, seconds, tokens, engine: tagger.model().backend().describe() })
 }
 
 fn tag<'d>(tagger: &Tagger, documents: &'d [Document], retokenise: bool) -> Result<Vec<Vec<Entity<'d>>>> {

@@ -101,6 +101,8 @@ enum Engine {
     Fused(Box<crate::fused_optimizer::FusedAdamW>),
 }
 
+type NamedVariables = Vec<(String, Var)>;
+
 impl Optimizer {
     /// For a model's parameters; `scale` gives the factor on the learning rate for a tensor's name.
     ///
@@ -119,7 +121,7 @@ impl Optimizer {
     /// # Errors
     /// If there are no variables or the device fails.
     pub fn new(settings: AdamW, variables: &BTreeMap<String, Var>, scale: impl Fn(&str) -> f64) -> Result<Self> {
-        let mut groups: Vec<((f64, bool), Vec<(String, Var)>)> = Vec::new();
+        let mut groups: Vec<((f64, bool), NamedVariables)> = Vec::new();
         for (name, variable) in variables {
             let kind = (scale(name), variable.rank() > 1);
             let member = (name.clone(), variable.clone());

@@ -53,6 +53,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let reading = Options { lone_sentences: arguments.sentences, retokenise: arguments.retokenise };
     let evaluation = evaluate(&tagger, &documents, &reading, arguments.errors.as_deref())?;
 
+    println!("engine: {}", evaluation.engine);
     println!(
         "{:<14} {:>9} {:>9} {:>9} {:>8} {:>9} {:>8}",
         "", "precision", "recall", "F1", "gold", "predicted", "correct"
