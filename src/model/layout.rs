@@ -169,7 +169,7 @@ mod tests {
                 assert_eq!(place.range.len(), place.shape.iter().product::<usize>());
                 end = place.range.end;
             }
-            assert!(layout.elements() >= end && layout.elements() % ALIGNMENT == 0);
+            assert!(layout.elements() >= end && layout.elements().is_multiple_of(ALIGNMENT));
             let layer = &layout.layers[1];
             let within = |block: &Range<usize>| {
                 let parts = layout.places().iter().filter(|place| block.contains(&place.range.start));
@@ -181,7 +181,7 @@ mod tests {
             };
             assert_eq!(within(&layer.qkv_bias), expected);
             assert_eq!(layer.qkv_bias.len(), 3 * 96);
-            assert!(layer.ffn_out_weight.start % ALIGNMENT == 0 && layer.ffn_out_weight.len() == 96 * 200);
+            assert!(layer.ffn_out_weight.start.is_multiple_of(ALIGNMENT) && layer.ffn_out_weight.len() == 96 * 200);
             assert_eq!(layout.token_types.is_some(), model_type == "bert");
         }
     }

@@ -90,8 +90,8 @@ impl Masking {
         read.extend(pieces.iter().map(|&id| u32::from(id)));
         read.push(self.sep);
         let mut words: Vec<Range<usize>> = Vec::new();
-        for row in 1..=pieces.len() {
-            let continues = self.continues.get(read[row] as usize).copied().unwrap_or(false);
+        for (row, &piece) in (1..).zip(pieces) {
+            let continues = self.continues.get(usize::from(piece)).copied().unwrap_or(false);
             match words.last_mut() {
                 Some(word) if continues => word.end = row + 1,
                 _ => words.push(row..row + 1),
@@ -171,10 +171,10 @@ mod tests {
     fn a_draw_depends_on_seed_pass_and_sequence_alone() {
         let (masking, text) = (masking(0.3), text(500));
         let all = masking.batch(&text, &[0..100, 100..180], 1, 0);
-        let alone = masking.batch(&text, &[100..180], 1, 0);
+        let alone = masking.batch(&text, std::slice::from_ref(&(100..180)), 1, 0);
         assert_eq!(all.batch.piece_ids[102..], alone.batch.piece_ids);
-        assert_ne!(masking.batch(&text, &[100..180], 2, 0), alone);
-        assert_ne!(masking.batch(&text, &[100..180], 1, 1), alone);
+        assert_ne!(masking.batch(&text, std::slice::from_ref(&(100..180)), 2, 0), alone);
+        assert_ne!(masking.batch(&text, std::slice::from_ref(&(100..180)), 1, 1), alone);
     }
 
     #[test]
