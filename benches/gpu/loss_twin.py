@@ -77,7 +77,6 @@ def train(arguments, seed):
     model = MaskedLm(Encoder(settings["n_layers"], settings["dim"], settings["n_heads"]), settings["dim"])
     load(arguments.encoder, model)
     model.to(DEVICE).train()
-    compiled = torch.compile(model)
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}]
@@ -96,7 +95,6 @@ def train(arguments, seed):
             chosen.append((first, end))
             filled += end - first + 2
             place += 1
-        # A fixed number of padded rows, so that PyTorch compiles once.
         rows = arguments.batch // 64
         chosen = chosen[:rows]
         ids = numpy.full((rows, width), special["[PAD]"])
@@ -131,7 +129,7 @@ def train(arguments, seed):
         for group in optimizer.param_groups:
             group["lr"] = rate
         with torch.autocast("cuda", dtype=torch.bfloat16):
-            loss = compiled(to(ids), mask, to(picked), to(targets))
+            loss = model(to(ids), mask, to(picked), to(targets))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

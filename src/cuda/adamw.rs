@@ -127,7 +127,7 @@ impl<T: Half> AdamW<T> {
     /// # Errors
     /// [`Error::Device`] if the driver refuses them.
     pub fn load(stream: &Arc<CudaStream>) -> Result<Self> {
-        let kernels = Kernels::load(stream, "adamw.cu", include_str!(concat!(env!("OUT_DIR"), "/adamw.ptx")))?;
+        let kernels = Kernels::load(stream, "adamw.cu", include_bytes!(concat!(env!("OUT_DIR"), "/adamw.fatbin")))?;
         Ok(Self {
             stream: stream.clone(),
             sum_squares: kernels.plain_function("sum_squares")?,

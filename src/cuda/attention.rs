@@ -89,7 +89,8 @@ impl<T: Half> Attention<T> {
                 "on a GPU attention needs heads that are 32 or 64 wide, not {heads} heads of {width}"
             )));
         }
-        let kernels = Kernels::load(stream, "attention.cu", include_str!(concat!(env!("OUT_DIR"), "/attention.ptx")))?;
+        let kernels =
+            Kernels::load(stream, "attention.cu", include_bytes!(concat!(env!("OUT_DIR"), "/attention.fatbin")))?;
         let forward = kernels.function::<T>(&format!("attention_forward_{width}"))?;
         let backward = kernels.function::<T>(&format!("attention_backward_{width}"))?;
         // Four matrices of 16-bit numbers and, for each of their rows, two 32-bit floats.

@@ -70,7 +70,7 @@ impl Finish {
 }
 
 fn kernels(stream: &CudaStream) -> Result<Kernels> {
-    Kernels::load(stream, "column_sums.cu", include_str!(concat!(env!("OUT_DIR"), "/column_sums.ptx")))
+    Kernels::load(stream, "column_sums.cu", include_bytes!(concat!(env!("OUT_DIR"), "/column_sums.fatbin")))
 }
 
 /// The operation.

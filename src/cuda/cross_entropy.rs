@@ -32,7 +32,7 @@ impl<T: Half> CrossEntropy<T> {
     /// # Errors
     /// [`Error::Device`](crate::Error::Device) if the driver refuses it.
     pub fn load(stream: &Arc<CudaStream>) -> Result<Self> {
-        let text = include_str!(concat!(env!("OUT_DIR"), "/cross_entropy.ptx"));
+        let text = include_bytes!(concat!(env!("OUT_DIR"), "/cross_entropy.fatbin"));
         let function = Kernels::load(stream, "cross_entropy.cu", text)?.function::<T>("cross_entropy")?;
         let limit = DeviceLimit::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
         let shared = stream.context().attribute(limit).map_err(refused("asking for the size of shared memory"))?;

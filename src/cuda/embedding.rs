@@ -60,7 +60,8 @@ impl<T: Half> Embedding<T> {
     /// # Errors
     /// [`Error::Device`](crate::Error::Device) if the driver refuses them.
     pub fn load(stream: &Arc<CudaStream>) -> Result<Self> {
-        let kernels = Kernels::load(stream, "embedding.cu", include_str!(concat!(env!("OUT_DIR"), "/embedding.ptx")))?;
+        let kernels =
+            Kernels::load(stream, "embedding.cu", include_bytes!(concat!(env!("OUT_DIR"), "/embedding.fatbin")))?;
         Ok(Self {
             stream: stream.clone(),
             forward: RowKernels::load::<T>(&kernels, "embedding_forward")?,

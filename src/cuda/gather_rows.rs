@@ -25,7 +25,7 @@ impl<T: Half> GatherRows<T> {
     /// # Errors
     /// [`Error::Device`](crate::Error::Device) if the driver refuses them.
     pub fn load(stream: &Arc<CudaStream>) -> Result<Self> {
-        let text = include_str!(concat!(env!("OUT_DIR"), "/gather_rows.ptx"));
+        let text = include_bytes!(concat!(env!("OUT_DIR"), "/gather_rows.fatbin"));
         let kernels = Kernels::load(stream, "gather_rows.cu", text)?;
         let (gather, scatter) = (kernels.plain_function("gather_rows")?, kernels.plain_function("scatter_rows")?);
         Ok(Self { stream: stream.clone(), gather, scatter, number: PhantomData })

@@ -30,7 +30,7 @@ impl<T: Half> Gelu<T> {
     /// # Errors
     /// [`Error::Device`](crate::Error::Device) if the driver refuses them.
     pub fn load(stream: &Arc<CudaStream>) -> Result<Self> {
-        let kernels = Kernels::load(stream, "gelu.cu", include_str!(concat!(env!("OUT_DIR"), "/gelu.ptx")))?;
+        let kernels = Kernels::load(stream, "gelu.cu", include_bytes!(concat!(env!("OUT_DIR"), "/gelu.fatbin")))?;
         Ok(Self {
             stream: stream.clone(),
             forward: kernels.function::<T>("gelu_forward")?,

@@ -21,7 +21,9 @@ pub mod residual_norm;
 #[cfg(test)]
 mod testing;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::cuda_backend::cudarc::driver::{CudaFunction, CudaModule, CudaStream, DeviceRepr, ValidAsZeroBits};
 use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
@@ -49,15 +51,25 @@ pub struct Kernels {
     module: Arc<CudaModule>,
 }
 
+/// Modules by the context that they were loaded into and their file: every copy of an operation shares them.
+static MODULES: Mutex<BTreeMap<(usize, &str), Arc<CudaModule>>> = Mutex::new(BTreeMap::new());
+
 impl Kernels {
-    /// Loads the PTX text of `file`.
+    /// Loads `image`, the machine code of `file` for the GPUs that the build knows; a newer one gets its own from the driver's compiler.
     ///
     /// # Errors
     /// [`Error::Device`] if the driver is too old for it.
-    pub fn load(stream: &CudaStream, file: &'static str, ptx: &str) -> Result<Self> {
-        let module = stream.context().load_module(Ptx::from_src(ptx)).map_err(|e| {
-            Error::Device(format!("the driver refuses the kernels of {file} ({e}): update the NVIDIA driver"))
-        })?;
+    pub fn load(stream: &CudaStream, file: &'static str, image: &[u8]) -> Result<Self> {
+        let mut modules = MODULES.lock().unwrap_or_else(PoisonError::into_inner);
+        let module = match modules.entry((stream.context().cu_ctx() as usize, file)) {
+            Entry::Occupied(known) => known.get().clone(),
+            Entry::Vacant(place) => {
+                let module = stream.context().load_module(Ptx::from_binary(image.to_vec())).map_err(|e| {
+                    Error::Device(format!("the driver refuses the kernels of {file} ({e}): update the NVIDIA driver"))
+                })?;
+                place.insert(module).clone()
+            }
+        };
         Ok(Self { file, module })
     }
 

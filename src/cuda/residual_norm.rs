@@ -29,8 +29,11 @@ impl<T: Half> ResidualNorm<T> {
     /// # Errors
     /// [`Error::Device`] if the driver refuses them.
     pub fn load(stream: &Arc<CudaStream>) -> Result<Self> {
-        let kernels =
-            Kernels::load(stream, "residual_norm.cu", include_str!(concat!(env!("OUT_DIR"), "/residual_norm.ptx")))?;
+        let kernels = Kernels::load(
+            stream,
+            "residual_norm.cu",
+            include_bytes!(concat!(env!("OUT_DIR"), "/residual_norm.fatbin")),
+        )?;
         Ok(Self {
             stream: stream.clone(),
             forward: RowKernels::load::<T>(&kernels, "residual_norm_forward")?,

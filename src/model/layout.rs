@@ -29,17 +29,17 @@ pub struct LayerLayout {
     pub qkv_bias: Range<usize>,
     /// Output projection of the attention: weight [hidden, hidden].
     pub output_weight: Range<usize>,
-    /// Its bias [hidden].
+    /// Its bias `[hidden]`.
     pub output_bias: Range<usize>,
-    /// LayerNorm after the attention: weight and bias, each [hidden].
+    /// LayerNorm after the attention: weight and bias, each `[hidden]`.
     pub attention_norm: [Range<usize>; 2],
     /// First linear of the feed-forward network: weight [ffn, hidden].
     pub ffn_in_weight: Range<usize>,
-    /// Its bias [ffn].
+    /// Its bias `[ffn]`.
     pub ffn_in_bias: Range<usize>,
     /// Second linear: weight [hidden, ffn].
     pub ffn_out_weight: Range<usize>,
-    /// Its bias [hidden].
+    /// Its bias `[hidden]`.
     pub ffn_out_bias: Range<usize>,
     /// LayerNorm after the feed-forward network.
     pub ffn_norm: [Range<usize>; 2],

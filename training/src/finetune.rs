@@ -156,7 +156,7 @@ pub fn finetune(mut run: Run, parameters: &Parameters) -> Result<()> {
     reseed(parameters.device(), &mut dropout, settings.seed, progress.step)?;
 
     let started = Instant::now();
-    let mut first = 0;
+    let (mut first, mut saved) = (0, progress.step);
     for (epoch, &in_epoch) in epoch_steps.iter().enumerate() {
         let last = first + in_epoch;
         if progress.step >= last {
@@ -189,12 +189,17 @@ pub fn finetune(mut run: Run, parameters: &Parameters) -> Result<()> {
             if progress.step % settings.checkpoint_steps == 0 && progress.step < last {
                 save(&checkpoint_path, &mut progress, &metrics, parameters, &optimizer)?;
                 reseed(parameters.device(), &mut dropout, settings.seed, progress.step)?;
+                saved = progress.step;
             }
         }
         first = last;
         finish_epoch(&mut run, parameters, &optimizer, epoch, &mut progress, &mut metrics, started)?;
-        save(&checkpoint_path, &mut progress, &metrics, parameters, &optimizer)?;
-        reseed(parameters.device(), &mut dropout, settings.seed, progress.step)?;
+        // Writing some hundred megabytes after every epoch would take longer than a short epoch.
+        if progress.step - saved >= settings.checkpoint_steps || epoch + 1 == settings.epochs {
+            save(&checkpoint_path, &mut progress, &metrics, parameters, &optimizer)?;
+            reseed(parameters.device(), &mut dropout, settings.seed, progress.step)?;
+            saved = progress.step;
+        }
     }
     Ok(())
 }
@@ -209,6 +214,7 @@ fn finish_epoch(
     metrics: &mut Metrics,
     started: Instant,
 ) -> Result<()> {
+    optimizer.check_finite()?;
     let averaged = run.settings.average_decay > 0.;
     let mut scores = vec![("devel_f1", devel_scores(run, parameters)?)];
     if averaged {

@@ -2,6 +2,7 @@
 //! One stage, one module, one readable loop; the command line is in `main.rs`.
 
 pub mod aligned_text;
+pub mod augment;
 pub mod batches;
 pub mod checkpoint;
 pub mod columns;

@@ -23,7 +23,7 @@ const INITIAL_DEVIATION: f64 = 0.02;
 /// Name of the variable that holds the whole encoder where it is one.
 pub const ENCODER: &str = "encoder";
 
-/// Weight [width, hidden] and bias [width] of the map of [`Task::Representations`].
+/// Weight `[width, hidden]` and bias `[width]` of the map of [`Task::Representations`].
 pub const MAP: [&str; 2] = ["representation_map.weight", "representation_map.bias"];
 
 /// What stands on the encoder.

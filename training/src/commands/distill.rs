@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use chemtag::Device;
+use chemtag_training::augment::Augmentation;
 use chemtag_training::dataset::Reading;
 use chemtag_training::distill::{Gold, Run, Settings, Student, distill};
 use chemtag_training::error::Result;
@@ -48,7 +49,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let gold = match arguments.gold.as_slice() {
         [] => None,
         corpora => Some((
-            read_dataset(corpora, arguments.reading, &student.pieces, &student.config)?,
+            read_dataset(corpora, arguments.reading, &Augmentation::default(), &student.pieces, &student.config)?,
             read_devel(&arguments.devel, arguments.reading, &student)?,
         )),
     };

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use chemtag::Device;
+use chemtag_training::augment::Augmentation;
 use chemtag_training::dataset::Reading;
 use chemtag_training::error::Result;
 use chemtag_training::finetune::{Run, Settings, finetune};
@@ -23,6 +24,10 @@ pub struct Arguments {
     /// The mean F1 over the corpora of the first reading decides. Without devel sets the last epoch is kept.
     #[arg(long, value_name = "CORPUS", num_args = 1..)]
     devel: Vec<CorpusArgument>,
+    /// Add variants of a share of the documents: KIND=SHARE,... with the kinds upper, title (case, as in headings), greek (letters spelled or not), marks
+    /// (other hyphens and primes), subscripts (in formulas), swap (names for names of the same class).
+    #[arg(long, value_name = "KIND=SHARE,...")]
+    augment: Option<Augmentation>,
     /// How documents are cut into training sequences.
     #[arg(long, value_enum, default_value = "mixed")]
     reading: Reading,
@@ -38,7 +43,13 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments) -> Result<()> {
     let start = arguments.encoder.read()?;
-    let train = read_dataset(&arguments.train, arguments.reading, &start.pieces, &start.config)?;
+    let train = read_dataset(
+        &arguments.train,
+        arguments.reading,
+        &arguments.augment.clone().unwrap_or_default(),
+        &start.pieces,
+        &start.config,
+    )?;
     let devel = read_devel(&arguments.devel, arguments.reading, &start)?;
     let device = arguments.device.open()?;
     candle_core::cuda::set_gemm_reduced_precision_f32(true);

@@ -14,6 +14,7 @@ use std::str::FromStr;
 
 use chemtag::model::config::ModelConfig;
 use chemtag::tokenizer::WordPieces;
+use chemtag_training::augment::Augmentation;
 use chemtag_training::corpus::{self, TypeFilter};
 use chemtag_training::dataset::{Dataset, Reading};
 use chemtag_training::error::{Error, Result};
@@ -74,7 +75,14 @@ impl CorpusArgument {
         classes.iter().position(|known| known == class).map(|index| index as u8)
     }
 
-    fn add_to(&self, dataset: &mut Dataset, reading: Reading, pieces: &WordPieces, config: &ModelConfig) -> Result<()> {
+    fn add_to(
+        &self,
+        dataset: &mut Dataset,
+        reading: Reading,
+        augmentation: &Augmentation,
+        pieces: &WordPieces,
+        config: &ModelConfig,
+    ) -> Result<()> {
         let classes = &config.tagger.classes;
         for (_, class) in self.types.iter().flatten() {
             if let Some(class) = class
@@ -87,7 +95,8 @@ impl CorpusArgument {
             None => TypeFilter::all(),
             Some(types) => types.iter().map(|(label, _)| label.as_str()).collect::<Vec<_>>().join(",").parse()?,
         };
-        let documents = corpus::read(&self.path, &filter)?;
+        let mut documents = corpus::read(&self.path, &filter)?;
+        documents.extend(augmentation.variants(&documents, 0));
         let room = config.tagger.sequence_pieces;
         dataset.add(&self.name(), &documents, reading, pieces, room, |label| self.class_of(label, classes));
         Ok(())
@@ -98,6 +107,7 @@ impl CorpusArgument {
 fn read_dataset(
     corpora: &[CorpusArgument],
     reading: Reading,
+    augmentation: &Augmentation,
     pieces: &WordPieces,
     config: &ModelConfig,
 ) -> Result<Dataset> {
@@ -108,14 +118,15 @@ fn read_dataset(
     }
     let mut dataset = Dataset::default();
     for corpus in corpora {
-        corpus.add_to(&mut dataset, reading, pieces, config)?;
+        corpus.add_to(&mut dataset, reading, augmentation, pieces, config)?;
     }
     Ok(dataset)
 }
 
 /// Reads devel sets: annotated corpora both ways, or each file that `prepare` made as it is.
 fn read_devel(corpora: &[CorpusArgument], reading: Reading, start: &Start) -> Result<Vec<(String, Dataset)>> {
-    let read = |corpora, reading| read_dataset(corpora, reading, &start.pieces, &start.config);
+    let none = Augmentation::default();
+    let read = |corpora, reading| read_dataset(corpora, reading, &none, &start.pieces, &start.config);
     if corpora.iter().all(CorpusArgument::is_prepared) {
         return corpora.iter().map(|file| Ok((file.stem(), read(std::slice::from_ref(file), reading)?))).collect();
     }

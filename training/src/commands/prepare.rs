@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use chemtag_training::augment::Augmentation;
 use chemtag_training::dataset::Reading;
 use chemtag_training::error::Result;
 
@@ -14,6 +15,10 @@ pub struct Arguments {
     /// Corpora: FILE or FILE:TYPE,TYPE=CLASS,... (.jsonl or .conll).
     #[arg(long, value_name = "CORPUS", required = true, num_args = 1..)]
     data: Vec<CorpusArgument>,
+    /// Add variants of a share of the documents: KIND=SHARE,... with the kinds upper, title (case, as in headings), greek (letters spelled or not), marks
+    /// (other hyphens and primes), subscripts (in formulas), swap (names for names of the same class).
+    #[arg(long, value_name = "KIND=SHARE,...")]
+    augment: Option<Augmentation>,
     /// How documents are cut into sequences.
     #[arg(long, value_enum, default_value = "mixed")]
     reading: Reading,
@@ -24,7 +29,13 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments) -> Result<()> {
     let start = arguments.encoder.read()?;
-    let dataset = read_dataset(&arguments.data, arguments.reading, &start.pieces, &start.config)?;
+    let dataset = read_dataset(
+        &arguments.data,
+        arguments.reading,
+        &arguments.augment.clone().unwrap_or_default(),
+        &start.pieces,
+        &start.config,
+    )?;
     dataset.save(&arguments.out)?;
     println!(
         "{}: {} sequences, {} pieces of {}",
