@@ -1,6 +1,6 @@
 //! An encoder or a tagger, its teachers and unlabelled text -> a tagger that gives nearly the teachers' answers at a fraction of their cost.
-//! Stages one after another, each on what the one before it left (XtremeDistil, ACL 2020: that beats one weighted sum); every stage has a folder
-//! of its own, is resumable, and leaves a model that can be used.
+//! Stages one after another, each on what the one before it left (XtremeDistil, ACL 2020: that beats one weighted sum); each has a folder of its
+//! own and is resumable, and the last one's model is the result.
 
 use std::collections::HashMap;
 use std::path::PathBuf;

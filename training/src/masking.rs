@@ -90,8 +90,8 @@ impl Masking {
         read.extend(pieces.iter().map(|&id| u32::from(id)));
         read.push(self.sep);
         let mut words: Vec<Range<usize>> = Vec::new();
-        for (row, &id) in (1..).zip(pieces) {
-            let continues = self.continues.get(usize::from(id)).copied().unwrap_or(false);
+        for (row, &piece) in (1..).zip(pieces) {
+            let continues = self.continues.get(usize::from(piece)).copied().unwrap_or(false);
             match words.last_mut() {
                 Some(word) if continues => word.end = row + 1,
                 _ => words.push(row..row + 1),

@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 
 use candle_core::Device;
 use chemtag::model::config::{Architecture, ModelConfig};
+use chemtag::model::dropout::Dropout;
 use chemtag::tokenizer::WordPieces;
 use chemtag_training::aligned_text::{AlignedText, CutText};
 use chemtag_training::dataset::{Dataset, Example};
@@ -16,6 +17,8 @@ use chemtag_training::error::Result;
 use chemtag_training::finetune::{self, evaluate_words, finetune};
 use chemtag_training::parameters::{Parameters, Task};
 use chemtag_training::posterior_shards::{self, PosteriorShards, label};
+use chemtag_training::representations::{Representations, TeacherEncoder};
+use chemtag_training::stage::Objective;
 use chemtag_training::structural::Targets;
 use chemtag_training::teacher::Ensemble;
 use chemtag_training::text::TextSet;
@@ -374,7 +377,29 @@ fn texts_that_are_not_the_same_are_refused() {
 }
 
 #[test]
-fn tokenizers_of_tests_cut_words_as_meant() {
+fn the_distance_of_hidden_states_has_a_gradient_in_every_tensor() {
+    let distillation = Distillation::new(Vocabulary::Letters, &[Vocabulary::Pairs]);
+    let encoder = TeacherEncoder::load(&distillation.ensemble, &Device::Cpu).unwrap();
+    let task = Task::Representations { width: encoder.width() };
+    let config = model(Architecture::DistilBert, 1, Vocabulary::Letters);
+    let weights = distillation.fresh(1);
+    let parameters = Parameters::from_checkpoint(&weights, "generated", config, task, 1, &Device::Cpu).unwrap();
+    let objective = Representations::new(&parameters, &distillation.text, encoder).unwrap();
+    let batch = objective.prepare(&distillation.text.sequences(0, false), 0).unwrap();
+    let (_, gradients) = objective.gradients(&parameters, batch, &mut Dropout::new(0.)).unwrap();
+    for (name, variable) in parameters.variables() {
+        let gradient = gradients.get(variable).unwrap_or_else(|| panic!("{name} has no gradient"));
+        let size: f32 = gradient.abs().unwrap().sum_all().unwrap().to_scalar().unwrap();
+        assert!(size > 1e-6 || name.ends_with("k_lin.bias"), "{name}: {size}");
+    }
+}
+
+#[test]
+fn generated_text_is_cut_as_meant() {
+    let mut set = TextSet::default();
+    set.read(Path::new("text"), words::text(100, 1).as_bytes(), &Vocabulary::Pairs.pieces()).unwrap();
+    assert_eq!(set.documents(), 100);
+    assert!(set.sentences() > 150, "{} sentences", set.sentences());
     let pairs: WordPieces = Vocabulary::Pairs.pieces();
     assert_eq!(*pairs.pieces(&words::word(&[21, 36])), [21, 36]);
     let letters = Vocabulary::Letters.pieces();
