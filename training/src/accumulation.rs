@@ -11,6 +11,17 @@ use crate::error::{Error, Result};
 use crate::parameters::Parameters;
 use crate::ranks::Rank;
 
+/// A part of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part<'s, S> {
+    /// Its number in the step, from 0, over all ranks.
+    pub number: usize,
+    /// Sequences of the parts before it.
+    pub before: &'s [S],
+    /// Its own, at least one.
+    pub sequences: &'s [S],
+}
+
 /// Which of a step's parts a rank computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
@@ -39,10 +50,17 @@ impl Share {
         self.first
     }
 
-    /// This rank's parts of a step, with their numbers, as [`parts`] cuts it. Parts without sequences are left out.
-    pub fn cut<'s, S>(&self, sequences: &'s [S], pieces: impl Fn(&S) -> usize) -> Vec<(usize, &'s [S])> {
-        let parts = parts(sequences, pieces, self.total).into_iter().enumerate();
-        parts.skip(self.first).take(self.own).filter(|(_, part)| !part.is_empty()).collect()
+    /// This rank's parts of a step, as [`parts`] cuts it. Parts without sequences are left out.
+    pub fn cut<'s, S>(&self, sequences: &'s [S], pieces: impl Fn(&S) -> usize) -> Vec<Part<'s, S>> {
+        let mut end = 0;
+        let mut cut = Vec::with_capacity(self.own);
+        for (number, own) in parts(sequences, pieces, self.total).into_iter().enumerate() {
+            if (self.first..self.first + self.own).contains(&number) && !own.is_empty() {
+                cut.push(Part { number, before: &sequences[..end], sequences: own });
+            }
+            end += own.len();
+        }
+        cut
     }
 
     /// A run's settings as JSON, with the number of parts if there are several: they decide about the run's random numbers. Two GPUs give the
@@ -210,8 +228,14 @@ mod tests {
         let mut shared = Share::new(0, 2, 2)?.cut(&lengths, |&pieces| pieces);
         shared.extend(Share::new(1, 2, 2)?.cut(&lengths, |&pieces| pieces));
         assert_eq!(shared, whole);
-        assert_eq!(whole.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [0, 1, 2, 3]);
-        assert_eq!(Share::new(1, 2, 1)?.cut(&[7], |&pieces| pieces), [(1, &[7][..])]);
+        for (number, part) in whole.iter().enumerate() {
+            assert_eq!(part.number, number);
+            assert!(
+                [part.before, part.sequences].concat().iter().eq(&lengths[..part.before.len() + part.sequences.len()])
+            );
+        }
+        let last = Part { number: 1, before: &[][..], sequences: &[7][..] };
+        assert_eq!(Share::new(1, 2, 1)?.cut(&[7], |&pieces| pieces), [last]);
         assert!(Share::new(0, 2, 1)?.cut(&[7], |&pieces| pieces).is_empty());
         assert!(Share::new(0, 1, 0).is_err());
         Ok(())

@@ -16,7 +16,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
-use crate::accumulation::{GradientMean, dropout_seed};
+use crate::accumulation::{GradientMean, Part, dropout_seed};
 use crate::checkpoint::{self, Exact, Progress};
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
@@ -175,9 +175,9 @@ pub fn pretrain(run: Run, parameters: &Parameters) -> Result<()> {
         // Ends with the last batch, or when the loop has ended and dropped the receiver.
         scope.spawn(move || {
             let work = |step: &Step| {
-                let prepare = |(number, sequences)| {
-                    let masked = masking.batch(text.piece_ids(), sequences, settings.seed, step.pass);
-                    Ok((number, Prepared::new(masked, parameters)?))
+                let prepare = |part: Part<Range<usize>>| {
+                    let masked = masking.batch(text.piece_ids(), part.sequences, settings.seed, step.pass);
+                    Ok((part.number, Prepared::new(masked, parameters)?))
                 };
                 let parts = share.cut(&step.sequences, length).into_iter().map(prepare).collect::<Result<_>>()?;
                 Ok(Work { pieces: step.sequences.iter().map(length).sum(), parts })

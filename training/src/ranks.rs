@@ -76,26 +76,27 @@ impl Rank<'_> {
     }
 }
 
-/// Calls `train` once for each device, on a thread of its own, with its rank and the device. GPUs talk through NCCL, CPUs through memory.
+/// Calls `train` once for each device, on a thread of its own, with its rank, the device's name and the device. GPUs talk through NCCL, CPUs through memory.
 ///
 /// # Errors
 /// [`Error::Rank`] with the first rank that fails, opens no device or panics. The others end at their next exchange. What the first rank has
 /// written until then, the last checkpoint among it, stays good.
 pub fn run(
     devices: &[chemtag::Device],
-    train: impl Fn(&Rank, &candle_core::Device) -> Result<()> + Sync,
+    train: impl Fn(&Rank, chemtag::Device, &candle_core::Device) -> Result<()> + Sync,
 ) -> Result<()> {
     let meeting = Meeting::new(devices.len());
     let session = Session::new(devices)?;
     std::thread::scope(|scope| {
-        for (number, &device) in devices.iter().enumerate() {
+        for (number, &name) in devices.iter().enumerate() {
             let (meeting, session, train) = (&meeting, &session, &train);
             scope.spawn(move || {
                 // Opened here, as candle's stream on a GPU is the thread's own.
                 let work = || {
-                    let device = device.open()?;
+                    let device = name.open()?;
                     let all_reduce = session.join(meeting, number, &device)?;
-                    train(&Rank { number, count: devices.len(), group: Some(Group { meeting, all_reduce }) }, &device)
+                    let group = Some(Group { meeting, all_reduce });
+                    train(&Rank { number, count: devices.len(), group }, name, &device)
                 };
                 let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
                     let text = panic.downcast_ref::<String>().map(String::as_str);

@@ -41,18 +41,19 @@ type AddPart<'a> = dyn Fn(&Parameters, Range<usize>, &mut GradientMean) -> Resul
 fn gradients(task: Task, add: &AddPart, count: usize, ranks: usize, accumulate: usize) -> Result<Vec<ByName>> {
     let found = Mutex::new(Vec::new());
     let sequences: Vec<usize> = (0..count).collect();
-    let step = |rank: &Rank, _: &Device| -> Result<()> {
+    let step = |rank: &Rank, _: chemtag::Device, _: &Device| -> Result<()> {
         let parameters = parameters(task)?;
         let mut mean = GradientMean::new(&parameters);
-        for (_, part) in rank.share(accumulate)?.cut(&sequences, |_| 10) {
-            add(&parameters, part[0]..part[0] + part.len(), &mut mean)?;
+        for part in rank.share(accumulate)?.cut(&sequences, |_| 10) {
+            let first = part.before.len();
+            add(&parameters, first..first + part.sequences.len(), &mut mean)?;
         }
         let gradients = mean.finish(rank)?;
         found.lock().unwrap().push(by_name(&parameters, &gradients));
         Ok(())
     };
     match ranks {
-        0 => step(&Rank::ALONE, &Device::Cpu)?,
+        0 => step(&Rank::ALONE, chemtag::Device::Cpu, &Device::Cpu)?,
         _ => ranks::run(&vec![chemtag::Device::Cpu; ranks], step)?,
     }
     Ok(found.into_inner().unwrap())

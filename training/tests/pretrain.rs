@@ -118,7 +118,7 @@ impl Material {
 
     /// The same on `count` ranks.
     fn share(&self, settings: &Settings, count: usize, stop_before: Option<usize>) -> Result<()> {
-        ranks::run(&vec![chemtag::Device::Cpu; count], |rank, _| self.run(settings, rank, stop_before))
+        ranks::run(&vec![chemtag::Device::Cpu; count], |rank, _, _| self.run(settings, rank, stop_before))
     }
 
     fn outcome(&self) -> Outcome {
@@ -268,7 +268,7 @@ fn a_rank_that_fails_ends_the_run_and_leaves_the_checkpoint() -> Result<()> {
             }
         };
         let devices = [chemtag::Device::Cpu; 2];
-        let error = ranks::run(&devices, |rank, _| failing(rank)).unwrap_err().to_string();
+        let error = ranks::run(&devices, |rank, _, _| failing(rank)).unwrap_err().to_string();
         for part in ["rank 1 (cpu)", "the second device is gone"] {
             assert!(error.contains(part), "{part} is not in: {error}");
         }
@@ -282,6 +282,6 @@ fn a_rank_that_fails_ends_the_run_and_leaves_the_checkpoint() -> Result<()> {
 #[test]
 fn ranks_are_on_gpus_or_on_cpus_alone() {
     let devices = [chemtag::Device::Cpu, chemtag::Device::Cuda(99)];
-    assert!(ranks::run(&devices, |_, _| Ok(())).is_err());
-    assert!(ranks::run(&[], |_, _| Ok(())).is_err());
+    assert!(ranks::run(&devices, |_, _, _| Ok(())).is_err());
+    assert!(ranks::run(&[], |_, _, _| Ok(())).is_err());
 }

@@ -139,10 +139,15 @@ pub struct DeviceArguments {
 }
 
 impl DeviceArguments {
-    /// Calls `train` for each rank, with its device.
-    fn train(&self, train: impl Fn(&Rank, &candle_core::Device) -> Result<()> + Sync) -> Result<()> {
+    /// Where to load what is read before ranks begin: on the device of a run that has one.
+    fn before_ranks(&self) -> Device {
+        self.gpus.map_or(self.device, |_| Device::Cpu)
+    }
+
+    /// Calls `train` for each rank, with its device's name and the device.
+    fn train(&self, train: impl Fn(&Rank, Device, &candle_core::Device) -> Result<()> + Sync) -> Result<()> {
         match self.gpus {
-            None => train(&Rank::ALONE, &self.device.open()?),
+            None => train(&Rank::ALONE, self.device, &self.device.open()?),
             Some(count) => {
                 let devices: Vec<Device> = (0..usize::from(count)).map(Device::Cuda).collect();
                 ranks::run(&devices, train)

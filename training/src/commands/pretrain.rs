@@ -40,7 +40,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         ProgressStyle::with_template("{bar:30} step {pos}/{len}  {msg}  {per_sec}  {eta} left")
             .unwrap_or_else(|_| ProgressStyle::default_bar()),
     );
-    arguments.device.train(|rank, device| {
+    arguments.device.train(|rank, _, device| {
         let settings = arguments.settings.clone();
         let config = start.config.clone();
         let parameters = Parameters::from_checkpoint(&weights, &name, config, Task::MaskedLm, settings.seed, device)?;
