@@ -20,6 +20,7 @@ use crate::finetune;
 use crate::loss::Losses;
 use crate::optimizer::AdamW;
 use crate::parameters::{MAP, Parameters, Task};
+use crate::ranks::Rank;
 use crate::representations::{Representations, TeacherEncoder};
 use crate::stage::{Stage, train};
 use crate::structural::{PieceMasking, Structural, Targets};
@@ -46,6 +47,10 @@ pub struct Settings {
     /// Most pieces of a step on unlabelled text.
     #[arg(long, default_value_t = 163_840)]
     pub batch_pieces: usize,
+    /// Parts that a step is computed in, one after another, on each GPU, in every stage: more parts need less memory and give the same gradient.
+    #[arg(long, value_name = "K", default_value_t = 1)]
+    #[serde(skip)]
+    pub accumulate: usize,
     /// Share of the documents that are read sentence by sentence, the others in runs of neighbouring sentences.
     #[arg(long, default_value_t = 0.5)]
     pub sentence_share: f64,
@@ -137,11 +142,13 @@ pub struct Run<'a> {
     pub text: &'a AlignedText,
     /// The teachers' posteriors of it.
     pub targets: Targets<'a>,
+    /// Which of the run's ranks this is; all have the same settings, text and teachers. The first writes the files.
+    pub rank: &'a Rank<'a>,
     /// A folder for each stage is written here, and the last stage's model.
     pub out: PathBuf,
     /// Gold data for the last stage; `None` to leave it out.
     pub gold: Option<Gold<'a>>,
-    /// Told after each line of metrics, on gold data after each step: the stage, steps done, steps of the stage, mean losses since the last time.
+    /// Told by the first rank after each line of metrics, on gold data after each step: the stage, steps done, steps of the stage, mean losses since the last time.
     pub on_metrics: &'a mut dyn FnMut(&str, usize, usize, Losses),
     /// The run ends, with a checkpoint, before this step of this stage; `None`: at its end.
     pub stop_before: Option<(&'static str, usize)>,
@@ -183,7 +190,7 @@ pub fn distill(mut run: Run, student: &Student, device: &Device) -> Result<()> {
         }
         last = Some(GOLD);
     }
-    if let Some(stage) = last {
+    if let Some(stage) = last.filter(|_| run.rank.is_first()) {
         for name in ["model.safetensors", "tokenizer.json", "config.json"] {
             let path = run.out.join(stage).join(name);
             let bytes = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
@@ -270,7 +277,7 @@ fn structural(run: &mut Run, student: &Student, parameters: &Parameters) -> Resu
     };
     let (pieces, rate) = (settings.pieces, settings.learning_rate);
     let done = with_stage(run, STRUCTURAL, pieces, rate, |stage| train(stage, parameters, &objective))?;
-    if done {
+    if done && run.rank.is_first() {
         parameters.save_model(&run.out.join(STRUCTURAL), student.tokenizer)?;
     }
     Ok(done)
@@ -282,6 +289,7 @@ fn learn_gold(run: &mut Run, gold: Gold, student: &Student, parameters: &Paramet
     let settings = finetune::Settings {
         epochs: own.gold_epochs,
         batch_pieces: own.gold_batch_pieces,
+        accumulate: own.accumulate,
         learning_rate: own.gold_learning_rate,
         head_factor: own.gold_head_factor,
         warmup: own.warmup,
@@ -305,6 +313,7 @@ fn learn_gold(run: &mut Run, gold: Gold, student: &Student, parameters: &Paramet
             out: run.out.join(GOLD),
             tokenizer: student.tokenizer,
             mask: student.mask,
+            rank: run.rank,
             on_step: &mut |step, steps, losses| {
                 done = step == steps;
                 (run.on_metrics)(GOLD, step, steps, losses);
@@ -337,6 +346,8 @@ fn with_stage<R>(
             batch_pieces: settings.batch_pieces,
             seed: settings.seed,
         },
+        rank: run.rank,
+        accumulate: settings.accumulate,
         steps: pieces.div_ceil(settings.batch_pieces as u64) as usize,
         learning_rate,
         head_factor: settings.head_factor,
@@ -352,7 +363,7 @@ fn with_stage<R>(
         dropout: settings.dropout,
         metrics_steps: settings.metrics_steps,
         checkpoint_steps: settings.checkpoint_steps,
-        record: serde_json::json!({ "stage": name, "settings": settings, "teachers": teachers }).to_string(),
+        record: serde_json::json!({ "stage": name, "settings": settings, "teachers": teachers }),
         folder: run.out.join(name),
         stop_before: stop_of(run, name),
         on_metrics: &mut |step, steps, losses| (run.on_metrics)(name, step, steps, losses),

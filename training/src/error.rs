@@ -98,6 +98,25 @@ pub enum Error {
     #[error("the run diverged: the gradients of step {step} are not finite; lower the learning rate")]
     Diverged { step: usize },
 
+    /// A step does not fit into the GPU's memory.
+    #[error(
+        "the GPU's memory is too small for a step: take fewer pieces (--batch-pieces, on gold data of distillation --gold-batch-pieces) or compute \
+         a step in more parts (--accumulate), which changes the result only by rounding and other dropout masks\n  {source}"
+    )]
+    OutOfMemory { source: Box<Error> },
+
+    /// A rank of a run on several devices failed, and with it the run.
+    #[error("rank {rank} ({device}) failed, which ends the run: {source}")]
+    Rank { rank: usize, device: chemtag::Device, source: Box<Error> },
+
+    /// Another rank has failed, so that this one cannot go on; [`Error::Rank`] tells why.
+    #[error("rank {rank} has ended")]
+    OtherRank { rank: usize },
+
+    /// A thread of a run panicked.
+    #[error("internal error: {0}")]
+    Panic(String),
+
     /// The CRF refused a batch.
     #[error("the CRF's loss failed: {0}")]
     Crf(#[from] chemtag::model::crf::CrfError),
@@ -112,8 +131,33 @@ pub enum Error {
 }
 
 impl Error {
+    /// Names the settings that help, if the device ran out of memory. Driver and libraries tell that only in words.
+    pub fn explain_memory(self) -> Self {
+        let text = self.to_string();
+        match ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED"].iter().any(|code| text.contains(code)) {
+            true => Self::OutOfMemory { source: Box::new(self) },
+            false => self,
+        }
+    }
+
     /// Wraps an operating system's error with the file it is about.
     pub fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Io { action, path: path.to_owned(), source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_for_want_of_memory_names_the_settings() {
+        let driver = "a step of training failed on the GPU: DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")";
+        let text = Error::from(chemtag::Error::Device(driver.into())).explain_memory().to_string();
+        for part in ["--batch-pieces", "--accumulate", driver] {
+            assert!(text.contains(part), "{part} is not in: {text}");
+        }
+        let other = || Error::Diverged { step: 3 };
+        assert_eq!(other().explain_memory().to_string(), other().to_string());
     }
 }

@@ -14,6 +14,7 @@ use chemtag::{Backend, CandleBackend};
 use clap::Parser;
 use serde::Serialize;
 
+use crate::accumulation::{GradientMean, dropout_seed};
 use crate::batches::epoch_batches;
 use crate::checkpoint::{self, Exact, Progress};
 use crate::dataset::{Dataset, Example};
@@ -23,6 +24,7 @@ use crate::loss::{LabelledBatch, Losses, loss_and_gradients, mask_pieces};
 use crate::metrics::Metrics;
 use crate::optimizer::{AdamW, Optimizer, Schedule};
 use crate::parameters::Parameters;
+use crate::ranks::Rank;
 use crate::score::Counts;
 use crate::unfreezing::Unfreezing;
 
@@ -35,6 +37,10 @@ pub struct Settings {
     /// Most pieces of a step.
     #[arg(long, default_value_t = 12_000)]
     pub batch_pieces: usize,
+    /// Parts that a step is computed in, one after another, on each GPU: more parts need less memory and give the same gradient.
+    #[arg(long, value_name = "K", default_value_t = 1)]
+    #[serde(skip)]
+    pub accumulate: usize,
     /// Peak learning rate of the encoder.
     #[arg(long, default_value_t = 2e-4)]
     pub learning_rate: f64,
@@ -99,7 +105,9 @@ pub struct Run<'a> {
     pub tokenizer: &'a [u8],
     /// Id of `[MASK]`; needed if pieces are masked.
     pub mask: Option<u32>,
-    /// Told after each step: steps done, steps of the run, the last losses.
+    /// Which of the run's ranks this is; all have the same settings and data. The first scores the devel sets and writes the files.
+    pub rank: &'a Rank<'a>,
+    /// Told by the first rank after each step: steps done, steps of the run, the last losses.
     pub on_step: &'a mut dyn FnMut(usize, usize, Losses),
     /// The run ends, with a checkpoint, before this step; `None`: at its end.
     pub stop_before: Option<usize>,
@@ -121,8 +129,9 @@ pub fn finetune(mut run: Run, parameters: &Parameters) -> Result<()> {
     if settings.checkpoint_steps == 0 {
         return Err(Error::Setting("checkpoint_steps is 0, but must be at least 1".into()));
     }
+    let share = run.rank.share(settings.accumulate)?;
     std::fs::create_dir_all(&run.out).map_err(|e| Error::io("write", &run.out, e))?;
-    let json = serde_json::to_string(&settings).map_err(|e| Error::Setting(e.to_string()))?;
+    let json = share.record(&settings)?;
 
     // Epochs differ a little in their number of batches, since lengths are drawn apart anew.
     let epoch_steps: Vec<usize> = (0..settings.epochs)
@@ -150,10 +159,17 @@ pub fn finetune(mut run: Run, parameters: &Parameters) -> Result<()> {
     let fresh = Progress { settings: json.clone(), step: 0, metrics_bytes: 0, best: None, epoch_sums: [Exact(0.); 3] };
     let restored = checkpoint::restore(&checkpoint_path, &json, parameters, &mut optimizer)?;
     let mut progress = restored.unwrap_or(fresh);
-    // Not before: a refused run leaves the settings of the run whose folder it is.
-    write_atomically(&run.out.join("settings.json"), json.as_bytes())?;
-    let mut metrics = Metrics::open(&run.out.join("metrics.jsonl"), progress.metrics_bytes)?;
-    reseed(parameters.device(), &mut dropout, settings.seed, progress.step)?;
+    // Before the first rank writes, all have read.
+    run.rank.wait()?;
+    let mut metrics = match run.rank.is_first() {
+        true => {
+            // Not before: a refused run leaves the settings of the run whose folder it is.
+            write_atomically(&run.out.join("settings.json"), json.as_bytes())?;
+            Some(Metrics::open(&run.out.join("metrics.jsonl"), progress.metrics_bytes)?)
+        }
+        false => None,
+    };
+    reseed(parameters.device(), &mut dropout, settings.seed, progress.step, share.first())?;
 
     let started = Instant::now();
     let (mut first, mut saved) = (0, progress.step);
@@ -166,38 +182,51 @@ pub fn finetune(mut run: Run, parameters: &Parameters) -> Result<()> {
         let batches = epoch_batches(&lengths, settings.batch_pieces, settings.seed, epoch);
         for batch in &batches[progress.step - first..] {
             if run.stop_before == Some(progress.step) {
-                return save(&checkpoint_path, &mut progress, &metrics, parameters, &optimizer);
+                return save(&checkpoint_path, &mut progress, metrics.as_ref(), parameters, &optimizer);
             }
-            if parameters.device().is_cpu() {
-                reseed(parameters.device(), &mut dropout, settings.seed, progress.step)?;
+            let mut mean = GradientMean::new(parameters);
+            let mut sums = [0.; 3];
+            for part in share.cut(batch, |&i| lengths[i]) {
+                if parameters.device().is_cpu() {
+                    reseed(parameters.device(), &mut dropout, settings.seed, progress.step, part.number)?;
+                }
+                let mut labelled = LabelledBatch::pack(part.sequences.iter().map(|&i| &run.train.examples[i]));
+                if let Some(mask) = run.mask {
+                    let before = part.before.iter().map(|&i| lengths[i].saturating_sub(2)).sum();
+                    let (share, seed) = (settings.mask_pieces, settings.seed);
+                    mask_pieces(&mut labelled.batch, mask, share, seed, progress.step as u64, before);
+                }
+                let (losses, gradients) =
+                    loss_and_gradients(parameters, &network, &labelled, &mut dropout, settings.class_weight)
+                        .map_err(Error::explain_memory)?;
+                let words = labelled.tags.len();
+                mean.add(|variable| gradients.get(variable).cloned(), words).map_err(Error::explain_memory)?;
+                losses.add_to(&mut sums, words);
             }
-            let mut labelled = LabelledBatch::pack(batch.iter().map(|&i| &run.train.examples[i]));
-            if let Some(mask) = run.mask {
-                mask_pieces(&mut labelled.batch, mask, settings.mask_pieces, settings.seed, progress.step as u64);
-            }
-            let (losses, gradients) =
-                loss_and_gradients(parameters, &network, &labelled, &mut dropout, settings.class_weight)?;
+            let gradients = mean.finish(run.rank).map_err(Error::explain_memory)?;
+            let sums = run.rank.sum(sums)?;
             unfreezing.before_step(&mut optimizer, progress.step)?;
-            optimizer.step(|variable| gradients.get(variable).cloned(), schedule.rate(progress.step))?;
+            let rate = schedule.rate(progress.step);
+            optimizer.step(|variable| gradients.get(variable), rate).map_err(Error::explain_memory)?;
             progress.step += 1;
-            let words = labelled.tags.len() as f64;
-            for (sum, part) in progress.epoch_sums.iter_mut().zip([losses.spans * words, losses.classes * words, words])
-            {
+            for (sum, part) in progress.epoch_sums.iter_mut().zip(sums) {
                 sum.0 += part;
             }
-            (run.on_step)(progress.step, steps, losses);
+            if run.rank.is_first() {
+                (run.on_step)(progress.step, steps, Losses::of_sums(sums));
+            }
             if progress.step % settings.checkpoint_steps == 0 && progress.step < last {
-                save(&checkpoint_path, &mut progress, &metrics, parameters, &optimizer)?;
-                reseed(parameters.device(), &mut dropout, settings.seed, progress.step)?;
+                save(&checkpoint_path, &mut progress, metrics.as_ref(), parameters, &optimizer)?;
+                reseed(parameters.device(), &mut dropout, settings.seed, progress.step, share.first())?;
                 saved = progress.step;
             }
         }
         first = last;
-        finish_epoch(&mut run, parameters, &optimizer, epoch, &mut progress, &mut metrics, started)?;
+        finish_epoch(&mut run, parameters, &optimizer, epoch, &mut progress, metrics.as_mut(), started)?;
         // Writing some hundred megabytes after every epoch would take longer than a short epoch.
         if progress.step - saved >= settings.checkpoint_steps || epoch + 1 == settings.epochs {
-            save(&checkpoint_path, &mut progress, &metrics, parameters, &optimizer)?;
-            reseed(parameters.device(), &mut dropout, settings.seed, progress.step)?;
+            save(&checkpoint_path, &mut progress, metrics.as_ref(), parameters, &optimizer)?;
+            reseed(parameters.device(), &mut dropout, settings.seed, progress.step, share.first())?;
             saved = progress.step;
         }
     }
@@ -211,10 +240,12 @@ fn finish_epoch(
     optimizer: &Optimizer,
     epoch: usize,
     progress: &mut Progress,
-    metrics: &mut Metrics,
+    metrics: Option<&mut Metrics>,
     started: Instant,
 ) -> Result<()> {
     optimizer.check_finite()?;
+    let [span_loss, class_loss, words] = std::mem::take(&mut progress.epoch_sums).map(|sum| sum.0);
+    let Some(metrics) = metrics else { return Ok(()) };
     let averaged = run.settings.average_decay > 0.;
     let mut scores = vec![("devel_f1", devel_scores(run, parameters)?)];
     if averaged {
@@ -237,7 +268,6 @@ fn finish_epoch(
     if averaged {
         optimizer.show_values()?;
     }
-    let [span_loss, class_loss, words] = std::mem::take(&mut progress.epoch_sums).map(|sum| sum.0);
     let mut line = serde_json::json!({
         "epoch": epoch + 1,
         "step": progress.step,
@@ -302,20 +332,22 @@ fn score_batch(
     Ok(())
 }
 
+/// Writes the checkpoint if this rank has the files.
 fn save(
     path: &Path,
     progress: &mut Progress,
-    metrics: &Metrics,
+    metrics: Option<&Metrics>,
     parameters: &Parameters,
     optimizer: &Optimizer,
 ) -> Result<()> {
+    let Some(metrics) = metrics else { return Ok(()) };
     progress.metrics_bytes = metrics.bytes();
     checkpoint::save(path, progress, parameters, optimizer)
 }
 
-/// Dropout masks from here on depend on the seed and the step alone. curand's seeding is slow, so on a GPU only checkpoints do it.
-pub(crate) fn reseed(device: &Device, dropout: &mut Dropout, seed: u64, step: usize) -> Result<()> {
-    let mixed = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(step as u64);
+/// Dropout masks from here on depend on the seed, the step and the part alone. curand's seeding is slow, so on a GPU only checkpoints do it.
+pub(crate) fn reseed(device: &Device, dropout: &mut Dropout, seed: u64, step: usize, part: usize) -> Result<()> {
+    let mixed = dropout_seed(seed, step, part);
     if !device.is_cpu() {
         device.set_seed(mixed)?;
     }

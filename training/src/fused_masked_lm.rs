@@ -47,6 +47,11 @@ impl Prepared {
         let inputs = HostInputs::new(&masked.batch, &parameters.config().encoder, true)?;
         Ok(Self { inputs, rows: masked.rows.clone(), targets: masked.targets.clone() })
     }
+
+    /// Number of pieces to predict.
+    pub fn predicted(&self) -> usize {
+        self.rows.len()
+    }
 }
 
 /// The operations of the model in training.

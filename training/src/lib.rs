@@ -1,7 +1,9 @@
 //! Trains and scores chemtag's models: annotated corpora in, a model folder and strict scores out.
 //! One stage, one module, one readable loop; the command line is in `main.rs`.
 
+pub mod accumulation;
 pub mod aligned_text;
+pub mod all_reduce;
 pub mod augment;
 pub mod batches;
 pub mod checkpoint;
@@ -20,11 +22,15 @@ pub mod fused_optimizer;
 pub mod loss;
 pub mod masked_lm;
 pub mod masking;
+pub mod meeting;
 pub mod metrics;
+#[cfg(feature = "nccl")]
+pub mod nccl;
 pub mod optimizer;
 pub mod parameters;
 pub mod posterior_shards;
 pub mod pretrain;
+pub mod ranks;
 pub mod representations;
 pub mod score;
 pub mod stage;

@@ -41,13 +41,16 @@ impl LabelledBatch {
     }
 }
 
-/// Reads a share of a batch's pieces as `mask`, drawn from the seed and the step. `[CLS]` and `[SEP]` of the sequences stay.
-pub fn mask_pieces(batch: &mut Batch, mask: u32, share: f64, seed: u64, step: u64) {
+/// Reads a share of a batch's pieces as `mask`, drawn from the seed and the step. `[CLS]` and `[SEP]` of the sequences stay. In a batch that is a
+/// part of a step, `before` pieces of the parts before it, counted without `[CLS]` and `[SEP]`, have had their draw.
+pub fn mask_pieces(batch: &mut Batch, mask: u32, share: f64, seed: u64, step: u64, before: usize) {
     if share <= 0. {
         return;
     }
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     random.set_stream(!step);
+    // A 64-bit float takes two of the generator's 32-bit words.
+    random.set_word_pos(2 * before as u128);
     for sequence in batch.cu_seqlens.windows(2) {
         for piece in sequence[0] + 1..sequence[1].saturating_sub(1) {
             if random.random::<f64>() < share {
@@ -64,6 +67,21 @@ pub struct Losses {
     pub spans: f64,
     /// Cross-entropy of the classes, or divergence from the teacher's.
     pub classes: f64,
+}
+
+impl Losses {
+    /// Adds the losses of a batch of so many words to sums: spans, classes, words.
+    pub fn add_to(&self, sums: &mut [f64; 3], words: usize) {
+        let words = words as f64;
+        for (sum, part) in sums.iter_mut().zip([self.spans * words, self.classes * words, words]) {
+            *sum += part;
+        }
+    }
+
+    /// The means of such sums.
+    pub fn of_sums([spans, classes, words]: [f64; 3]) -> Self {
+        Self { spans: spans / words, classes: classes / words }
+    }
 }
 
 /// Loss per word, `spans + class_weight * classes`, and its gradients.
@@ -255,6 +273,23 @@ fn class_cross_entropy(logits: &[f32], classes: usize, target: impl Fn(usize, &m
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts_of_a_batch_mask_the_pieces_of_the_whole() {
+        let sequences: Vec<Vec<u32>> = (0..20).map(|i| (10..15 + i).collect()).collect();
+        let masked = |sequences: &[Vec<u32>], before| {
+            let mut batch = Batch::default();
+            sequences.iter().for_each(|pieces| batch.push(pieces, &[]));
+            mask_pieces(&mut batch, 4, 0.3, 1, 7, before);
+            batch.piece_ids
+        };
+        let whole = masked(&sequences, 0);
+        assert!(whole.contains(&4));
+        for cut in [1, 3, 10, 19] {
+            let before = sequences[..cut].iter().map(|pieces| pieces.len() - 2).sum();
+            assert_eq!([masked(&sequences[..cut], 0), masked(&sequences[cut..], before)].concat(), whole);
+        }
+    }
 
     #[test]
     fn class_gradient_equals_central_differences() {

@@ -1,5 +1,6 @@
 //! An encoder and unlabelled text -> the encoder, further trained as a masked language model. One loop, top to bottom: sequences of a pass in
 //! random order, packed by a budget of pieces; masks; loss; backward pass; AdamW. The last share of the run reads longer sequences.
+//! A step may be computed in parts, by one rank or several.
 //! Resumable at any checkpoint with the same curve; writes settings, metrics.jsonl and the encoder's folder.
 
 use std::ops::Range;
@@ -15,6 +16,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
+use crate::accumulation::{GradientMean, Part, dropout_seed};
 use crate::checkpoint::{self, Exact, Progress};
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
@@ -23,6 +25,7 @@ use crate::masking::{MaskedBatch, Masking};
 use crate::metrics::Metrics;
 use crate::optimizer::{AdamW, Optimizer, Schedule};
 use crate::parameters::Parameters;
+use crate::ranks::Rank;
 use crate::text::TextSet;
 
 /// Batches that are masked ahead of the one in training.
@@ -37,6 +40,10 @@ pub struct Settings {
     /// Most pieces of a step.
     #[arg(long, default_value_t = 131_072)]
     pub batch_pieces: usize,
+    /// Parts that a step is computed in, one after another, on each GPU: more parts need less memory and give the same gradient.
+    #[arg(long, value_name = "K", default_value_t = 1)]
+    #[serde(skip)]
+    pub accumulate: usize,
     /// Most pieces of a sequence, `[CLS]` and `[SEP]` included.
     #[arg(long, default_value_t = 128)]
     pub sequence_pieces: usize,
@@ -105,7 +112,9 @@ pub struct Run<'a> {
     pub out: PathBuf,
     /// Bytes of `tokenizer.json`.
     pub tokenizer: &'a [u8],
-    /// Told after each line of metrics: steps done, steps of the run, mean loss since the last line.
+    /// Which of the run's ranks this is; all have the same settings and text. The first writes the files.
+    pub rank: &'a Rank<'a>,
+    /// Told by the first rank after each line of metrics: steps done, steps of the run, mean loss since the last line.
     pub on_metrics: &'a mut dyn FnMut(usize, usize, f64),
     /// The run ends, with a checkpoint, before this step, a multiple of [`Settings::metrics_steps`]; `None`: at its end.
     pub stop_before: Option<usize>,
@@ -123,11 +132,12 @@ struct Step {
 /// # Errors
 /// If there is no text, the run diverges, the device fails or a file cannot be written; the last checkpoint stays good.
 pub fn pretrain(run: Run, parameters: &Parameters) -> Result<()> {
-    let Run { settings, text, masking, out, tokenizer, on_metrics, stop_before } = run;
+    let Run { settings, text, masking, out, tokenizer, rank, on_metrics, stop_before } = run;
     let settings = &settings;
     check(settings, text, parameters)?;
     std::fs::create_dir_all(&out).map_err(|e| Error::io("write", &out, e))?;
-    let json = serde_json::to_string(settings).map_err(|e| Error::Setting(e.to_string()))?;
+    let share = rank.share(settings.accumulate)?;
+    let json = share.record(settings)?;
     let plan = plan(settings, text);
     let schedule =
         Schedule { peak: settings.learning_rate, steps: plan.len(), warmup: settings.warmup, flat: settings.flat };
@@ -145,54 +155,79 @@ pub fn pretrain(run: Run, parameters: &Parameters) -> Result<()> {
     let fresh = Progress { settings: json.clone(), step: 0, metrics_bytes: 0, best: None, epoch_sums: [Exact(0.); 3] };
     let restored = checkpoint::restore(&checkpoint_path, &json, parameters, &mut optimizer)?;
     let mut progress = restored.unwrap_or(fresh);
-    write_atomically(&out.join("settings.json"), json.as_bytes())?;
-    let mut metrics = Metrics::open(&out.join("metrics.jsonl"), progress.metrics_bytes)?;
+    // Before the first rank writes, all have read.
+    rank.wait()?;
+    let mut metrics = match rank.is_first() {
+        true => {
+            write_atomically(&out.join("settings.json"), json.as_bytes())?;
+            Some(Metrics::open(&out.join("metrics.jsonl"), progress.metrics_bytes)?)
+        }
+        false => None,
+    };
     let mut model = MaskedLmModel::new(parameters)?;
 
     let started = Instant::now();
     let first = progress.step;
     let mut pieces = 0;
     std::thread::scope(|scope| {
-        let (sender, batches) = sync_channel::<Result<Prepared>>(AHEAD);
+        let (sender, batches) = sync_channel::<Result<Work>>(AHEAD);
         let todo = &plan[first..];
         // Ends with the last batch, or when the loop has ended and dropped the receiver.
         scope.spawn(move || {
-            todo.iter().all(|step| {
-                let batch = masking.batch(text.piece_ids(), &step.sequences, settings.seed, step.pass);
-                sender.send(Prepared::new(batch, parameters)).is_ok()
-            })
+            let work = |step: &Step| {
+                let prepare = |part: Part<Range<usize>>| {
+                    let masked = masking.batch(text.piece_ids(), part.sequences, settings.seed, step.pass);
+                    Ok((part.number, Prepared::new(masked, parameters)?))
+                };
+                let parts = share.cut(&step.sequences, length).into_iter().map(prepare).collect::<Result<_>>()?;
+                Ok(Work { pieces: step.sequences.iter().map(length).sum(), parts })
+            };
+            todo.iter().all(|step| sender.send(work(step)).is_ok())
         });
-        for batch in batches {
+        for work in batches {
             if stop_before == Some(progress.step) {
                 break;
             }
-            dropout.reseed(settings.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(progress.step as u64));
-            let batch = batch?;
-            pieces += batch.pieces();
-            model.step(parameters, batch, &mut dropout, &mut optimizer, schedule.rate(progress.step))?;
+            let work = work?;
+            pieces += work.pieces;
+            let mut mean = GradientMean::new(parameters);
+            for (part, batch) in work.parts {
+                dropout.reseed(dropout_seed(settings.seed, progress.step, part));
+                model.add_gradients(parameters, batch, &mut dropout, &mut mean).map_err(Error::explain_memory)?;
+            }
+            let gradients = mean.finish(rank).map_err(Error::explain_memory)?;
+            let rate = schedule.rate(progress.step);
+            optimizer.step(|variable| gradients.get(variable), rate).map_err(Error::explain_memory)?;
             progress.step += 1;
             let last = progress.step == plan.len();
             if progress.step % settings.metrics_steps == 0 || last {
                 let losses = model.take_losses()?;
                 optimizer.check_finite()?;
+                let [loss, correct, predicted] = rank.sum([losses.loss, losses.correct, losses.predicted])?;
                 let seconds = started.elapsed().as_secs_f64();
-                metrics.write(&serde_json::json!({
-                    "step": progress.step,
-                    "loss": losses.loss / losses.predicted,
-                    "accuracy": losses.correct / losses.predicted,
-                    "rate": schedule.rate(progress.step - 1),
-                    "seconds": seconds,
-                    "pieces_per_second": pieces as f64 / seconds,
-                }))?;
-                on_metrics(progress.step, plan.len(), losses.loss / losses.predicted);
+                if let Some(metrics) = &mut metrics {
+                    metrics.write(&serde_json::json!({
+                        "step": progress.step,
+                        "loss": loss / predicted,
+                        "accuracy": correct / predicted,
+                        "rate": rate,
+                        "seconds": seconds,
+                        "pieces_per_second": pieces as f64 / seconds,
+                    }))?;
+                    on_metrics(progress.step, plan.len(), loss / predicted);
+                }
             }
-            if progress.step % settings.checkpoint_steps == 0 && !last {
+            if let Some(metrics) = &metrics
+                && progress.step % settings.checkpoint_steps == 0
+                && !last
+            {
                 progress.metrics_bytes = metrics.bytes();
                 checkpoint::save(&checkpoint_path, &progress, parameters, &optimizer)?;
             }
         }
         Ok::<_, Error>(())
     })?;
+    let Some(metrics) = metrics else { return Ok(()) };
     if progress.step == plan.len() {
         parameters.save_model(&out, tokenizer)?;
     }
@@ -220,6 +255,11 @@ fn check(settings: &Settings, text: &TextSet, parameters: &Parameters) -> Result
     Err(Error::Setting(reason))
 }
 
+/// Pieces of a sequence as it is read, `[CLS]` and `[SEP]` included.
+fn length(sequence: &Range<usize>) -> usize {
+    sequence.len() + 2
+}
+
 /// The steps of the whole run: passes over the text, each in an order of its own, until the pieces are read.
 fn plan(settings: &Settings, text: &TextSet) -> Vec<Step> {
     let long = (settings.pieces as f64 * settings.long_share.clamp(0., 1.)) as u64;
@@ -234,7 +274,6 @@ fn plan(settings: &Settings, text: &TextSet) -> Vec<Step> {
             let mut random = ChaCha8Rng::seed_from_u64(settings.seed);
             random.set_stream(pass);
             order.shuffle(&mut random);
-            let length = |sequence: &Range<usize>| sequence.len() + 2;
             let packs = packs(&order, length, settings.batch_pieces);
             let only = packs.len() == 1;
             for pack in packs {
@@ -254,33 +293,29 @@ fn plan(settings: &Settings, text: &TextSet) -> Vec<Step> {
     steps
 }
 
-/// A batch on its way to the model.
+/// A rank's work of one step.
+struct Work {
+    /// Pieces of the whole step, over all ranks.
+    pieces: usize,
+    /// This rank's parts with their numbers.
+    parts: Vec<(usize, Prepared)>,
+}
+
+/// A part of a batch on its way to the model.
 enum Prepared {
     Masked(MaskedBatch),
     #[cfg(feature = "cuda")]
-    Fused {
-        batch: crate::fused_masked_lm::Prepared,
-        pieces: usize,
-    },
+    Fused(crate::fused_masked_lm::Prepared),
 }
 
 impl Prepared {
     fn new(masked: MaskedBatch, parameters: &Parameters) -> Result<Self> {
         #[cfg(feature = "cuda")]
         if parameters.layout().is_some() {
-            let batch = crate::fused_masked_lm::Prepared::new(&masked, parameters)?;
-            return Ok(Self::Fused { batch, pieces: masked.batch.pieces() });
+            return Ok(Self::Fused(crate::fused_masked_lm::Prepared::new(&masked, parameters)?));
         }
         let _ = parameters;
         Ok(Self::Masked(masked))
-    }
-
-    fn pieces(&self) -> usize {
-        match self {
-            Self::Masked(masked) => masked.batch.pieces(),
-            #[cfg(feature = "cuda")]
-            Self::Fused { pieces, .. } => *pieces,
-        }
     }
 }
 
@@ -301,24 +336,24 @@ impl MaskedLmModel {
         Ok(Self::Tensors { encoder: Box::new(parameters.encoder()?), losses: MaskedLmLoss::default() })
     }
 
-    fn step(
+    fn add_gradients(
         &mut self,
         parameters: &Parameters,
         batch: Prepared,
         dropout: &mut Dropout,
-        optimizer: &mut Optimizer,
-        rate: f64,
+        mean: &mut GradientMean,
     ) -> Result<()> {
         match (self, batch) {
             (Self::Tensors { encoder, losses }, Prepared::Masked(masked)) => {
                 let (loss, gradients) = masked_lm::loss_and_gradients(parameters, encoder, &masked, dropout)?;
                 *losses += loss;
-                optimizer.step(|variable| gradients.get(variable).cloned(), rate)
+                mean.add(|variable| gradients.get(variable).cloned(), masked.rows.len())
             }
             #[cfg(feature = "cuda")]
-            (Self::Fused(model), Prepared::Fused { batch, .. }) => {
+            (Self::Fused(model), Prepared::Fused(batch)) => {
+                let predicted = batch.predicted();
                 let gradients = model.gradients(parameters, batch, dropout.next_pass())?;
-                optimizer.step(|variable| gradients.get(&variable.as_tensor().id()).cloned(), rate)
+                mean.add(|variable| gradients.get(&variable.as_tensor().id()).cloned(), predicted)
             }
             #[cfg(feature = "cuda")]
             _ => Err(Error::Setting("the batch was prepared for another device".into())),

@@ -11,6 +11,7 @@ use chemtag::model::gather::RowGather;
 use chemtag::model::gradient::layer_norm;
 use chemtag::model::weights::Weights;
 
+use crate::accumulation::Part;
 use crate::aligned_text::{AlignedText, TextSequence};
 use crate::error::{Error, Result};
 use crate::loss::Losses;
@@ -86,11 +87,11 @@ impl Objective for Representations<'_> {
         ["squared_error", ""]
     }
 
-    fn prepare(&self, sequences: &[TextSequence], _: usize) -> Result<[Batch; 2]> {
-        let student = self.text.batch(0, sequences);
+    fn prepare(&self, part: &Part<TextSequence>, _: usize) -> Result<[Batch; 2]> {
+        let student = self.text.batch(0, part.sequences);
         let teacher = match self.teacher.text {
             0 => student.clone(),
-            text => self.text.batch(text, sequences),
+            text => self.text.batch(text, part.sequences),
         };
         Ok([student, teacher])
     }

@@ -9,6 +9,7 @@ use std::time::Instant;
 use candle_core::backprop::GradStore;
 use chemtag::model::dropout::Dropout;
 
+use crate::accumulation::{GradientMean, Part};
 use crate::aligned_text::{AlignedText, TextReading, TextSequence};
 use crate::checkpoint::{self, Exact, Progress};
 use crate::error::{Error, Result};
@@ -18,6 +19,7 @@ use crate::loss::Losses;
 use crate::metrics::Metrics;
 use crate::optimizer::{AdamW, Optimizer, Schedule};
 use crate::parameters::Parameters;
+use crate::ranks::Rank;
 use crate::unfreezing::Unfreezing;
 
 /// Batches that are packed ahead of the one in training.
@@ -31,11 +33,11 @@ pub trait Objective: Sync {
     /// Names of the two parts of the loss in metrics; one that is empty is not written.
     fn names(&self) -> [&'static str; 2];
 
-    /// Packs sequences, on a thread ahead of the loop. `step` counts from 0.
+    /// Packs a part of a step, on a thread ahead of the loop. `step` counts from 0.
     ///
     /// # Errors
     /// If something that was kept for these sequences cannot be read.
-    fn prepare(&self, sequences: &[TextSequence], step: usize) -> Result<Self::Prepared>;
+    fn prepare(&self, part: &Part<TextSequence>, step: usize) -> Result<Self::Prepared>;
 
     /// Words of a batch.
     fn words(&self, batch: &Self::Prepared) -> usize;
@@ -58,6 +60,10 @@ pub struct Stage<'a> {
     pub text: &'a AlignedText,
     /// How the text is read.
     pub reading: TextReading,
+    /// Which of the run's ranks this is; the first writes the files.
+    pub rank: &'a Rank<'a>,
+    /// Parts that a rank computes of each step, one after another.
+    pub accumulate: usize,
     /// Number of steps.
     pub steps: usize,
     /// Peak learning rate of the encoder.
@@ -76,11 +82,11 @@ pub struct Stage<'a> {
     pub metrics_steps: usize,
     /// Steps between checkpoints, a multiple of the steps between lines of metrics.
     pub checkpoint_steps: usize,
-    /// All that determines the stage, as JSON: a checkpoint of another one is refused.
-    pub record: String,
+    /// All that determines the stage but the number of parts: a checkpoint of another one is refused.
+    pub record: serde_json::Value,
     /// Folder of the settings, the metrics and the checkpoint.
     pub folder: PathBuf,
-    /// Told after each line of metrics: steps done, steps of the stage, mean losses since the last line.
+    /// Told by the first rank after each line of metrics: steps done, steps of the stage, mean losses since the last line.
     pub on_metrics: &'a mut dyn FnMut(usize, usize, Losses),
     /// The run ends, with a checkpoint, before this step; `None`: at its end.
     pub stop_before: Option<usize>,
@@ -92,13 +98,15 @@ pub struct Stage<'a> {
 /// # Errors
 /// If the run diverges, the device fails or a file cannot be written; the last checkpoint stays good.
 pub fn train<O: Objective>(stage: Stage, parameters: &Parameters, objective: &O) -> Result<bool> {
-    let Stage { text, reading, steps, metrics_steps, checkpoint_steps, folder, record, on_metrics, .. } = stage;
+    let Stage { text, reading, rank, steps, metrics_steps, checkpoint_steps, folder, record, on_metrics, .. } = stage;
     if steps == 0 || metrics_steps == 0 || checkpoint_steps == 0 || !checkpoint_steps.is_multiple_of(metrics_steps) {
         return Err(Error::Setting(
             "a stage has at least one step, and the steps between checkpoints are a multiple of those between lines of metrics"
                 .into(),
         ));
     }
+    let share = rank.share(stage.accumulate)?;
+    let record = share.record(&record)?;
     std::fs::create_dir_all(&folder).map_err(|e| Error::io("write", &folder, e))?;
     let schedule = Schedule { peak: stage.learning_rate, steps, warmup: stage.warmup, flat: 0. };
     let head = |name: &str| !["distilbert.", "bert."].iter().any(|prefix| name.starts_with(prefix));
@@ -112,22 +120,31 @@ pub fn train<O: Objective>(stage: Stage, parameters: &Parameters, objective: &O)
         Progress { settings: record.clone(), step: 0, metrics_bytes: 0, best: None, epoch_sums: [Exact(0.); 3] };
     let restored = checkpoint::restore(&checkpoint_path, &record, parameters, &mut optimizer)?;
     let mut progress = restored.unwrap_or(fresh);
-    write_atomically(&folder.join("settings.json"), record.as_bytes())?;
-    let mut metrics = Metrics::open(&folder.join("metrics.jsonl"), progress.metrics_bytes)?;
+    // Before the first rank writes, all have read.
+    rank.wait()?;
+    let mut metrics = match rank.is_first() {
+        true => {
+            write_atomically(&folder.join("settings.json"), record.as_bytes())?;
+            Some(Metrics::open(&folder.join("metrics.jsonl"), progress.metrics_bytes)?)
+        }
+        false => None,
+    };
     let device = parameters.device();
-    reseed(device, &mut dropout, reading.seed, progress.step)?;
+    reseed(device, &mut dropout, reading.seed, progress.step, share.first())?;
 
     let started = Instant::now();
     let first = progress.step;
-    let mut words_done = 0;
+    let mut words_done = 0.;
     if first < steps {
         std::thread::scope(|scope| {
-            let (sender, batches) = sync_channel(AHEAD);
+            let (sender, batches) = sync_channel::<Result<Vec<_>>>(AHEAD);
             // Ends with the last batch, or when the loop has ended and dropped the receiver.
             scope.spawn(move || {
                 let mut step = first;
                 let sent = text.for_each_step(&reading, first, |sequences| {
-                    let sent = sender.send(objective.prepare(sequences, step));
+                    let length = |sequence: &TextSequence| sequence.pieces.len() + 2;
+                    let prepare = |part: Part<_>| Ok((part.number, objective.prepare(&part, step)?));
+                    let sent = sender.send(share.cut(sequences, length).into_iter().map(prepare).collect());
                     step += 1;
                     sent.is_ok() && step < steps
                 });
@@ -140,49 +157,61 @@ pub fn train<O: Objective>(stage: Stage, parameters: &Parameters, objective: &O)
                 if stage.stop_before == Some(progress.step) {
                     break;
                 }
-                if device.is_cpu() {
-                    reseed(device, &mut dropout, reading.seed, progress.step)?;
+                let mut mean = GradientMean::new(parameters);
+                let mut sums = [0.; 3];
+                for (part, batch) in batch? {
+                    if device.is_cpu() {
+                        reseed(device, &mut dropout, reading.seed, progress.step, part)?;
+                    }
+                    let words = objective.words(&batch);
+                    let (losses, gradients) =
+                        objective.gradients(parameters, batch, &mut dropout).map_err(Error::explain_memory)?;
+                    mean.add(|variable| gradients.get(variable).cloned(), words).map_err(Error::explain_memory)?;
+                    losses.add_to(&mut sums, words);
                 }
-                let batch = batch?;
-                let words = objective.words(&batch);
-                let (losses, gradients) = objective.gradients(parameters, batch, &mut dropout)?;
+                let gradients = mean.finish(rank).map_err(Error::explain_memory)?;
+                let sums = rank.sum(sums)?;
                 unfreezing.before_step(&mut optimizer, progress.step)?;
-                optimizer.step(|variable| gradients.get(variable).cloned(), schedule.rate(progress.step))?;
+                let rate = schedule.rate(progress.step);
+                optimizer.step(|variable| gradients.get(variable), rate).map_err(Error::explain_memory)?;
                 progress.step += 1;
-                words_done += words;
-                let words = words as f64;
-                let parts = [losses.spans * words, losses.classes * words, words];
-                for (sum, part) in progress.epoch_sums.iter_mut().zip(parts) {
+                words_done += sums[2];
+                for (sum, part) in progress.epoch_sums.iter_mut().zip(sums) {
                     sum.0 += part;
                 }
                 let last = progress.step == steps;
                 if progress.step % metrics_steps == 0 || last {
                     optimizer.check_finite()?;
-                    let [spans, classes, words] = std::mem::take(&mut progress.epoch_sums).map(|sum| sum.0);
-                    let losses = Losses { spans: spans / words, classes: classes / words };
-                    let seconds = started.elapsed().as_secs_f64();
-                    let mut line = serde_json::json!({ "step": progress.step });
-                    for (name, loss) in objective.names().into_iter().zip([losses.spans, losses.classes]) {
-                        if !name.is_empty() {
-                            line[name] = loss.into();
+                    let losses = Losses::of_sums(std::mem::take(&mut progress.epoch_sums).map(|sum| sum.0));
+                    if let Some(metrics) = &mut metrics {
+                        let seconds = started.elapsed().as_secs_f64();
+                        let mut line = serde_json::json!({ "step": progress.step });
+                        for (name, loss) in objective.names().into_iter().zip([losses.spans, losses.classes]) {
+                            if !name.is_empty() {
+                                line[name] = loss.into();
+                            }
                         }
+                        line["rate"] = rate.into();
+                        line["seconds"] = seconds.into();
+                        line["words_per_second"] = (words_done / seconds).into();
+                        metrics.write(&line)?;
+                        on_metrics(progress.step, steps, losses);
                     }
-                    line["rate"] = schedule.rate(progress.step - 1).into();
-                    line["seconds"] = seconds.into();
-                    line["words_per_second"] = (words_done as f64 / seconds).into();
-                    metrics.write(&line)?;
-                    on_metrics(progress.step, steps, losses);
                 }
                 if progress.step % checkpoint_steps == 0 && !last {
-                    progress.metrics_bytes = metrics.bytes();
-                    checkpoint::save(&checkpoint_path, &progress, parameters, &optimizer)?;
-                    reseed(device, &mut dropout, reading.seed, progress.step)?;
+                    if let Some(metrics) = &metrics {
+                        progress.metrics_bytes = metrics.bytes();
+                        checkpoint::save(&checkpoint_path, &progress, parameters, &optimizer)?;
+                    }
+                    reseed(device, &mut dropout, reading.seed, progress.step, share.first())?;
                 }
             }
             Ok::<_, Error>(())
         })?;
-        progress.metrics_bytes = metrics.bytes();
-        checkpoint::save(&checkpoint_path, &progress, parameters, &optimizer)?;
+        if let Some(metrics) = &metrics {
+            progress.metrics_bytes = metrics.bytes();
+            checkpoint::save(&checkpoint_path, &progress, parameters, &optimizer)?;
+        }
     }
     let done = progress.step == steps;
     if done && stage.adamw.average_decay > 0. {

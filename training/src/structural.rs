@@ -7,6 +7,7 @@ use chemtag::batch::Batch;
 use chemtag::model::Network;
 use chemtag::model::dropout::Dropout;
 
+use crate::accumulation::Part;
 use crate::aligned_text::{AlignedText, TextSequence};
 use crate::error::Result;
 use crate::loss::{Losses, distillation_loss_and_gradients, mask_pieces};
@@ -70,14 +71,15 @@ impl Objective for Structural<'_> {
         ["divergence", "class_divergence"]
     }
 
-    fn prepare(&self, sequences: &[TextSequence], step: usize) -> Result<Prepared> {
-        let mut batch = self.text.batch(0, sequences);
+    fn prepare(&self, part: &Part<TextSequence>, step: usize) -> Result<Prepared> {
+        let mut batch = self.text.batch(0, part.sequences);
         let targets = match self.targets.kept {
-            Some(shards) => PreparedTargets::Known(shards.posteriors(sequences)?),
-            None => PreparedTargets::Unread(self.targets.ensemble.batches(self.text, sequences)),
+            Some(shards) => PreparedTargets::Known(shards.posteriors(part.sequences)?),
+            None => PreparedTargets::Unread(self.targets.ensemble.batches(self.text, part.sequences)),
         };
         if let Some(PieceMasking { mask, share, seed }) = self.masking {
-            mask_pieces(&mut batch, mask, share, seed, step as u64);
+            let before = part.before.iter().map(|sequence| sequence.pieces.len()).sum();
+            mask_pieces(&mut batch, mask, share, seed, step as u64, before);
         }
         Ok(Prepared { batch, targets })
     }

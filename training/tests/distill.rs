@@ -5,11 +5,13 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::Device;
 use chemtag::model::config::{Architecture, ModelConfig};
 use chemtag::model::dropout::Dropout;
 use chemtag::tokenizer::WordPieces;
+use chemtag_training::accumulation::Part;
 use chemtag_training::aligned_text::{AlignedText, CutText};
 use chemtag_training::dataset::{Dataset, Example};
 use chemtag_training::distill::{self, GOLD, Gold, REPRESENTATIONS, STRUCTURAL, Settings, Student, distill};
@@ -17,6 +19,7 @@ use chemtag_training::error::Result;
 use chemtag_training::finetune::{self, evaluate_words, finetune};
 use chemtag_training::parameters::{Parameters, Task};
 use chemtag_training::posterior_shards::{self, PosteriorShards, label};
+use chemtag_training::ranks::{self, Rank};
 use chemtag_training::representations::{Representations, TeacherEncoder};
 use chemtag_training::stage::Objective;
 use chemtag_training::structural::Targets;
@@ -76,6 +79,7 @@ fn train(dataset: &Dataset, config: ModelConfig, vocabulary: Vocabulary, epochs:
         out: folder.path().into(),
         tokenizer: &vocabulary.json(),
         mask: None,
+        rank: &Rank::ALONE,
         on_step: &mut |_, _, _| {},
         stop_before: None,
     };
@@ -106,6 +110,8 @@ struct Extras<'a> {
     shards: Option<&'a PosteriorShards>,
     gold: Option<&'a Dataset>,
     stop_before: Option<(&'static str, usize)>,
+    /// Ranks that share the run; 0 for one that is alone.
+    ranks: usize,
 }
 
 /// What a student of one vocabulary is distilled from.
@@ -132,18 +138,25 @@ impl Distillation {
         let config = model(Architecture::DistilBert, 1, self.student);
         let tokenizer = self.student.json();
         let student = Student { config, weights, file: "generated", tokenizer: &tokenizer, mask: Some(words::MASK) };
-        let mut lines = 0;
-        let run = distill::Run {
-            settings,
-            text: &self.text,
-            targets: Targets { ensemble: &self.ensemble, kept: extras.shards },
-            gold: extras.gold.map(|train| Gold { train, devel: &[] }),
-            out: folder.into(),
-            on_metrics: &mut |_, _, _, _| lines += 1,
-            stop_before: extras.stop_before,
+        let lines = AtomicUsize::new(0);
+        let train = |rank: &Rank, _: chemtag::Device, device: &Device| {
+            let run = distill::Run {
+                settings: settings.clone(),
+                text: &self.text,
+                targets: Targets { ensemble: &self.ensemble, kept: extras.shards },
+                rank,
+                gold: extras.gold.map(|train| Gold { train, devel: &[] }),
+                out: folder.into(),
+                on_metrics: &mut |_, _, _, _| _ = lines.fetch_add(1, Ordering::Relaxed),
+                stop_before: extras.stop_before,
+            };
+            distill(run, &student, device)
         };
-        distill(run, &student, &Device::Cpu)?;
-        Ok(lines)
+        match extras.ranks {
+            0 => train(&Rank::ALONE, chemtag::Device::Cpu, &Device::Cpu)?,
+            count => ranks::run(&vec![chemtag::Device::Cpu; count], train)?,
+        }
+        Ok(lines.into_inner())
     }
 
     fn run(&self, folder: &Path, settings: Settings, weights: &[u8]) -> Result<usize> {
@@ -385,7 +398,9 @@ fn the_distance_of_hidden_states_has_a_gradient_in_every_tensor() {
     let weights = distillation.fresh(1);
     let parameters = Parameters::from_checkpoint(&weights, "generated", config, task, 1, &Device::Cpu).unwrap();
     let objective = Representations::new(&parameters, &distillation.text, encoder).unwrap();
-    let batch = objective.prepare(&distillation.text.sequences(0, false), 0).unwrap();
+    let sequences = distillation.text.sequences(0, false);
+    let part = Part { number: 0, before: &[], sequences: &sequences };
+    let batch = objective.prepare(&part, 0).unwrap();
     let (_, gradients) = objective.gradients(&parameters, batch, &mut Dropout::new(0.)).unwrap();
     for (name, variable) in parameters.variables() {
         let gradient = gradients.get(variable).unwrap_or_else(|| panic!("{name} has no gradient"));
@@ -404,4 +419,43 @@ fn generated_text_is_cut_as_meant() {
     assert_eq!(*pairs.pieces(&words::word(&[21, 36])), [21, 36]);
     let letters = Vocabulary::Letters.pieces();
     assert_eq!(letters.pieces(&words::word(&[21, 36])).len(), 3);
+}
+
+/// Every stage, in parts and shared among ranks, against whole steps; pieces are masked, so that parts must draw as the whole does.
+#[test]
+fn parts_and_ranks_give_the_losses_of_whole_steps() {
+    let vocabulary = Vocabulary::Pairs;
+    let distillation = Distillation::new(vocabulary, &[vocabulary]);
+    let gold = words::recut(&support::examples(60, 50), vocabulary);
+    let settings = Settings { representation_pieces: 12_000, pieces: 20_000, gold_batch_pieces: 200, ..settings() };
+    let run = |accumulate, ranks, stop_before| {
+        let folder = folder();
+        let settings = Settings { accumulate, ..settings.clone() };
+        let extras = Extras { gold: Some(&gold), ranks, ..Extras::default() };
+        for stop_before in [stop_before, None].into_iter().skip(usize::from(stop_before.is_none())) {
+            let extras = Extras { stop_before, ..extras };
+            distillation.run_with(folder.path(), settings.clone(), &distillation.fresh(1), extras).unwrap();
+        }
+        folder
+    };
+    let files = [
+        ("representations/metrics.jsonl", "squared_error"),
+        (METRICS, "divergence"),
+        (METRICS, "class_divergence"),
+        ("gold/metrics.jsonl", "span_loss"),
+        ("gold/metrics.jsonl", "class_loss"),
+    ];
+    let whole = run(1, 0, None);
+    for (accumulate, ranks) in [(3, 0), (1, 2)] {
+        let divided = run(accumulate, ranks, None);
+        for (file, name) in files {
+            let [found, expected] = [&divided, &whole].map(|folder| series(folder.path(), file, name));
+            assert_eq!(found.len(), expected.len());
+            for (a, b) in found.into_iter().zip(expected) {
+                assert!((a - b).abs() < 1e-3 * (1. + b), "{name}: {a} {b}");
+            }
+        }
+    }
+    let [divided, stopped] = [None, Some((STRUCTURAL, 20))].map(|stop_before| run(1, 2, stop_before));
+    assert!(read(stopped.path(), MODEL) == read(divided.path(), MODEL), "an interruption left a trace");
 }

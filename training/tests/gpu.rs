@@ -1,5 +1,5 @@
 //! Fused training on a GPU against candle's operations on the CPU: gradients of a masked language model, AdamW's steps, fine-tuning's
-//! gradients. Where there is no GPU, nothing is tested.
+//! gradients; gradients in parts and, with NCCL, shared among the machine's GPUs. Where there is no GPU, nothing is tested.
 #![cfg(feature = "cuda")]
 
 mod support;
@@ -10,6 +10,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use chemtag::model::config::ModelConfig;
 use chemtag::model::crf::Crf;
 use chemtag::model::dropout::Dropout;
+use chemtag_training::accumulation::{GradientMean, Gradients};
 use chemtag_training::error::Result;
 use chemtag_training::fused_masked_lm::{FusedMaskedLm, Prepared};
 use chemtag_training::loss::{LabelledBatch, distillation_loss_and_gradients, loss_and_gradients};
@@ -17,6 +18,7 @@ use chemtag_training::masked_lm;
 use chemtag_training::masking::MaskedBatch;
 use chemtag_training::optimizer::{AdamW, Optimizer};
 use chemtag_training::parameters::{ENCODER, Parameters, Task, prefix, serialize};
+use chemtag_training::ranks::Rank;
 use chemtag_training::teacher::WordPosteriors;
 use half::bf16;
 use rand::{Rng, SeedableRng};
@@ -80,6 +82,43 @@ fn masked(random: &mut ChaCha8Rng, lengths: &[usize]) -> MaskedBatch {
         }
     }
     batch
+}
+
+/// Batches one after another as one.
+fn join(batches: &[MaskedBatch]) -> MaskedBatch {
+    let mut joined = MaskedBatch::default();
+    for MaskedBatch { batch, rows, targets } in batches {
+        let start = joined.batch.pieces() as u32;
+        for sequence in batch.cu_seqlens.windows(2) {
+            joined.batch.push(&batch.piece_ids[sequence[0] as usize..sequence[1] as usize], &[]);
+        }
+        joined.rows.extend(rows.iter().map(|row| start + row));
+        joined.targets.extend(targets);
+    }
+    joined
+}
+
+/// Batches with very different numbers of predictions.
+fn uneven_batches() -> [MaskedBatch; 3] {
+    let mut random = ChaCha8Rng::seed_from_u64(6);
+    [&[150, 31][..], &[20], &[299, 7, 60, 128]].map(|lengths| masked(&mut random, lengths))
+}
+
+/// Adds the gradients of a batch, computed without dropout, to a mean.
+fn add_gradients(parameters: &Parameters, batch: &MaskedBatch, mean: &mut GradientMean) -> Result<()> {
+    let mut model = FusedMaskedLm::new(parameters)?.expect("a GPU");
+    let pass = Dropout::new(0.).next_pass();
+    let found = model.gradients(parameters, Prepared::new(batch, parameters)?, pass)?;
+    mean.add(|variable| found.get(&variable.as_tensor().id()).cloned(), batch.rows.len())
+}
+
+/// Asserts that gradients differ by bf16's rounding alone: those of a part were rounded at another scale.
+fn assert_same_gradients(parameters: &Parameters, found: &Gradients, expected: &Gradients) {
+    for (name, variable) in parameters.variables() {
+        let [found, expected] = [found, expected].map(|gradients| host(&gradients.get(variable).expect("a gradient")));
+        let off = difference(&found, &expected);
+        assert!(off < 0.01, "gradient of {name} off by {off}");
+    }
 }
 
 fn host(tensor: &Tensor) -> Vec<f32> {
@@ -242,4 +281,93 @@ fn steps_of_adamw_equal_those_on_the_cpu() -> Result<()> {
     reference.show_values()?;
     optimizer.show_values()?;
     same("value again")
+}
+
+#[test]
+fn gradients_in_parts_equal_the_undivided_ones() -> Result<()> {
+    let Some(gpu) = gpu() else { return Ok(()) };
+    let parameters = &parameters("distilbert", Task::MaskedLm, &[&gpu])?[0];
+    let batches = uneven_batches();
+    let mut whole = GradientMean::new(parameters);
+    add_gradients(parameters, &join(&batches), &mut whole)?;
+    let mut divided = GradientMean::new(parameters);
+    for batch in &batches {
+        add_gradients(parameters, batch, &mut divided)?;
+    }
+    assert_same_gradients(parameters, &divided.finish(&Rank::ALONE)?, &whole.finish(&Rank::ALONE)?);
+    Ok(())
+}
+
+/// On all GPUs of the machine, or on its only one.
+#[cfg(feature = "nccl")]
+mod nccl {
+    use super::*;
+    use chemtag_training::error::Error;
+    use chemtag_training::ranks;
+
+    fn gpus() -> Vec<chemtag::Device> {
+        let all: Vec<_> = (0..).map(chemtag::Device::Cuda).take_while(|device| device.open().is_ok()).collect();
+        println!("{} GPUs", all.len());
+        all
+    }
+
+    #[test]
+    fn buffers_and_numbers_are_summed_over_gpus() -> Result<()> {
+        let gpus = gpus();
+        if gpus.is_empty() {
+            return Ok(());
+        }
+        let ranks = gpus.len() as f32;
+        ranks::run(&gpus, |rank, name, device| {
+            let chemtag::Device::Cuda(number) = name else { unreachable!() };
+            let own = number as f32 + 1.;
+            // From one number to more than one block of NCCL's, and several sums in a row.
+            for count in [1, 1000, 5_000_003] {
+                let numbers: Vec<f32> = (0..count).map(|i| own * (i % 100) as f32).collect();
+                let sum = rank.sum_buffer(Tensor::from_vec(numbers, count, device)?)?;
+                let all = ranks * (ranks + 1.) / 2.;
+                assert!(host(&sum).iter().enumerate().all(|(i, &x)| x == all * (i % 100) as f32), "{count} numbers");
+            }
+            assert_eq!(rank.sum([f64::from(own)])?, [f64::from(ranks * (ranks + 1.) / 2.)]);
+            Ok(())
+        })
+    }
+
+    #[test]
+    fn gradients_shared_among_gpus_equal_the_undivided_ones() -> Result<()> {
+        let gpus = gpus();
+        if gpus.is_empty() {
+            return Ok(());
+        }
+        let batches = uneven_batches();
+        ranks::run(&gpus, |rank, _, device| {
+            let parameters = &parameters("bert", Task::MaskedLm, &[device])?[0];
+            let mut whole = GradientMean::new(parameters);
+            add_gradients(parameters, &join(&batches), &mut whole)?;
+            let mut shared = GradientMean::new(parameters);
+            for part in rank.share(1)?.cut(&batches, |batch| batch.batch.pieces()) {
+                add_gradients(parameters, &join(part.sequences), &mut shared)?;
+            }
+            assert_same_gradients(parameters, &shared.finish(rank)?, &whole.finish(&Rank::ALONE)?);
+            Ok(())
+        })
+    }
+
+    /// The last rank fails between two sums; the others wait for it on the GPU or on the CPU.
+    #[test]
+    fn a_rank_that_fails_ends_the_run() {
+        let gpus = gpus();
+        let Some(&last) = gpus.last() else { return };
+        let error = ranks::run(&gpus, |rank, name, device| {
+            for sum in 0.. {
+                if name == last && sum == 3 {
+                    return Err(Error::Setting("out of order".into()));
+                }
+                rank.sum_buffer(Tensor::ones(1_000_000, DType::F32, device)?)?;
+            }
+            Ok(())
+        });
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains(&format!("({last}) failed")) && error.contains("out of order"), "{error}");
+    }
 }

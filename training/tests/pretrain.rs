@@ -1,20 +1,22 @@
 //! Runs of pre-training on generated text, on the CPU: the loss falls where words follow a rule, the seed decides everything, an interrupted
-//! run goes on as if it had never stopped.
+//! run goes on as if it had never stopped, and steps in parts or shared among ranks give the curve of whole ones.
 
 mod support;
 
 use std::path::Path;
 
 use candle_core::Device;
-use chemtag::model::config::Architecture;
+use chemtag::model::config::{Architecture, ModelConfig};
 use chemtag::tokenizer::WordPieces;
 use chemtag_training::error::{Error, Result};
 use chemtag_training::masking::Masking;
 use chemtag_training::parameters::{Parameters, Task};
 use chemtag_training::pretrain::{Run, Settings, pretrain};
+use chemtag_training::ranks::{self, Rank};
 use chemtag_training::text::TextSet;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use tempfile::TempDir;
 
 const SPECIAL: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
 
@@ -68,47 +70,99 @@ fn settings() -> Settings {
     }
 }
 
-/// Runs until `stops` (each a step before which the run ends) and then to the end; the metrics without their times, and the encoder's file.
-fn run(settings: &Settings, stops: &[usize]) -> Result<(Vec<serde_json::Value>, Vec<u8>)> {
-    let tokenizer = tokenizer();
-    let pieces = WordPieces::from_json(&tokenizer, "tokenizer.json", 44)?;
-    let text = text(&pieces)?;
-    let masking = Masking::new(settings.mask_share, &pieces)?;
-    let folder = tempfile::tempdir().unwrap();
-    let config = support::config(Architecture::DistilBert, 1, 2, 16);
-    let checkpoint = support::checkpoint(&config.encoder, 3);
-    for stop_before in stops.iter().copied().map(Some).chain([None]) {
-        let parameters = Parameters::from_checkpoint(
-            &checkpoint,
-            "generated",
-            config.clone(),
-            Task::MaskedLm,
-            settings.seed,
-            &Device::Cpu,
-        )?;
-        pretrain(
-            Run {
-                settings: settings.clone(),
-                text: &text,
-                masking: &masking,
-                out: folder.path().into(),
-                tokenizer: &tokenizer,
-                on_metrics: &mut |_, _, _| (),
-                stop_before,
-            },
-            &parameters,
-        )?;
-        assert_eq!(folder.path().join("model.safetensors").exists(), stop_before.is_none());
+/// What a run leaves: the metrics without their times, and the encoder's file.
+type Outcome = (Vec<serde_json::Value>, Vec<u8>);
+
+/// What runs are made of.
+struct Material {
+    tokenizer: Vec<u8>,
+    text: TextSet,
+    masking: Masking,
+    checkpoint: Vec<u8>,
+    config: ModelConfig,
+    folder: TempDir,
+}
+
+impl Material {
+    fn new(settings: &Settings) -> Result<Self> {
+        let tokenizer = tokenizer();
+        let pieces = WordPieces::from_json(&tokenizer, "tokenizer.json", 44)?;
+        let config = support::config(Architecture::DistilBert, 1, 2, 16);
+        Ok(Self {
+            text: text(&pieces)?,
+            masking: Masking::new(settings.mask_share, &pieces)?,
+            checkpoint: support::checkpoint(&config.encoder, 3),
+            folder: tempfile::tempdir().unwrap(),
+            tokenizer,
+            config,
+        })
     }
-    let metrics = std::fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
-    let metrics = metrics.lines().map(|line| {
-        let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
-        for key in ["seconds", "pieces_per_second"] {
-            assert!(line.as_object_mut().unwrap().remove(key).is_some(), "{key} is missing");
+
+    /// Runs one rank in the folder, until `stop_before`.
+    fn run(&self, settings: &Settings, rank: &Rank, stop_before: Option<usize>) -> Result<()> {
+        let (config, seed) = (self.config.clone(), settings.seed);
+        let parameters =
+            Parameters::from_checkpoint(&self.checkpoint, "generated", config, Task::MaskedLm, seed, &Device::Cpu)?;
+        let run = Run {
+            settings: settings.clone(),
+            text: &self.text,
+            masking: &self.masking,
+            out: self.folder.path().into(),
+            tokenizer: &self.tokenizer,
+            rank,
+            on_metrics: &mut |_, _, _| assert!(rank.is_first(), "only the first rank tells"),
+            stop_before,
+        };
+        pretrain(run, &parameters)
+    }
+
+    /// The same on `count` ranks.
+    fn share(&self, settings: &Settings, count: usize, stop_before: Option<usize>) -> Result<()> {
+        ranks::run(&vec![chemtag::Device::Cpu; count], |rank, _, _| self.run(settings, rank, stop_before))
+    }
+
+    fn outcome(&self) -> Outcome {
+        let metrics = std::fs::read_to_string(self.folder.path().join("metrics.jsonl")).unwrap();
+        let metrics = metrics.lines().map(|line| {
+            let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+            for key in ["seconds", "pieces_per_second"] {
+                assert!(line.as_object_mut().unwrap().remove(key).is_some(), "{key} is missing");
+            }
+            line
+        });
+        (metrics.collect(), std::fs::read(self.folder.path().join("model.safetensors")).unwrap())
+    }
+}
+
+/// Runs until `stops` (each a step before which the run ends) and then to the end.
+fn run(settings: &Settings, stops: &[usize]) -> Result<Outcome> {
+    let material = Material::new(settings)?;
+    for stop_before in stops.iter().copied().map(Some).chain([None]) {
+        material.run(settings, &Rank::ALONE, stop_before)?;
+        assert_eq!(material.folder.path().join("model.safetensors").exists(), stop_before.is_none());
+    }
+    Ok(material.outcome())
+}
+
+/// The same on several ranks.
+fn run_on(count: usize, settings: &Settings, stops: &[usize]) -> Result<Outcome> {
+    let material = Material::new(settings)?;
+    for stop_before in stops.iter().copied().map(Some).chain([None]) {
+        material.share(settings, count, stop_before)?;
+    }
+    Ok(material.outcome())
+}
+
+/// Asserts that two curves differ by rounding alone. Its share grows from step to step, as AdamW divides by the size of the gradients.
+fn assert_same_curve((found, _): &Outcome, (expected, _): &Outcome) {
+    assert_eq!(found.len(), expected.len());
+    for (found, expected) in found.iter().zip(expected) {
+        assert_eq!((&found["step"], &found["rate"]), (&expected["step"], &expected["rate"]));
+        for key in ["loss", "accuracy"] {
+            let [a, b] = [found, expected].map(|line| line[key].as_f64().unwrap());
+            assert!((a - b).abs() < 2e-3 * (1. + b), "{key}: {found} {expected}");
         }
-        line
-    });
-    Ok((metrics.collect(), std::fs::read(folder.path().join("model.safetensors")).unwrap()))
+    }
 }
 
 fn loss(line: &serde_json::Value) -> f64 {
@@ -146,8 +200,88 @@ fn settings_that_make_no_sense_are_refused() {
         (Settings { batch_pieces: 20, ..settings() }, "shorter than a sequence of 24"),
         (Settings { checkpoint_steps: 15, ..settings() }, "a multiple of the steps between lines of metrics"),
         (Settings { mask_share: 0., ..settings() }, "between 0 and 1"),
+        (Settings { accumulate: 0, ..settings() }, "--accumulate must be at least 1"),
     ] {
         let error = run(&settings, &[]).unwrap_err();
         assert!(matches!(&error, Error::Setting(message) if message.contains(reason)), "{error}");
     }
+}
+
+#[test]
+fn steps_in_parts_give_the_curve_of_whole_ones() -> Result<()> {
+    let whole = Settings { dropout: 0., ..settings() };
+    let expected = run(&whole, &[])?;
+    assert_same_curve(&run(&Settings { accumulate: 3, ..whole.clone() }, &[])?, &expected);
+    // More parts than a step has sequences.
+    let settings = Settings { batch_pieces: 40, pieces: 2_000, accumulate: 1, ..whole };
+    assert_same_curve(&run(&Settings { accumulate: 50, ..settings.clone() }, &[])?, &run(&settings, &[])?);
+    Ok(())
+}
+
+#[test]
+fn ranks_give_the_curve_of_one() -> Result<()> {
+    let alone = Settings { dropout: 0., ..settings() };
+    let expected = run(&alone, &[])?;
+    assert_same_curve(&run_on(2, &alone, &[])?, &expected);
+    // Through the exchange, but with nobody else.
+    assert_same_curve(&run_on(1, &alone, &[])?, &expected);
+    // Parts draw the same dropout masks, whoever computes them.
+    let two = Settings { accumulate: 2, ..settings() };
+    assert_same_curve(&run_on(2, &settings(), &[])?, &run(&two, &[])?);
+    Ok(())
+}
+
+#[test]
+fn an_interrupted_run_on_two_ranks_goes_on_as_if_it_had_not_been() -> Result<()> {
+    let whole = run_on(2, &settings(), &[])?;
+    assert_eq!(run_on(2, &settings(), &[0, 20, 50])?, whole);
+
+    // On one rank in as many parts it goes on, too; in others it is another run.
+    let material = Material::new(&settings())?;
+    material.share(&settings(), 2, Some(50))?;
+    let error = material.run(&settings(), &Rank::ALONE, None).unwrap_err().to_string();
+    assert!(error.contains("other settings") && error.contains("\"parts\":2"), "{error}");
+    material.run(&Settings { accumulate: 2, ..settings() }, &Rank::ALONE, None)?;
+    assert_same_curve(&material.outcome(), &whole);
+    Ok(())
+}
+
+/// A rank fails ten steps after a checkpoint, by an error or a panic: the run ends with its message, and goes on from the checkpoint.
+#[test]
+fn a_rank_that_fails_ends_the_run_and_leaves_the_checkpoint() -> Result<()> {
+    let settings = settings();
+    let whole = run_on(2, &settings, &[])?;
+    for panics in [false, true] {
+        let material = Material::new(&settings)?;
+        material.share(&settings, 2, Some(20))?;
+        let checkpoint = || std::fs::read(material.folder.path().join("checkpoint.safetensors")).unwrap();
+        let before = checkpoint();
+        let failing = |rank: &Rank| match (rank.is_first(), panics) {
+            (true, _) => material.run(&settings, rank, None),
+            (false, false) => {
+                material.run(&settings, rank, Some(30))?;
+                Err(Error::Setting("the second device is gone".into()))
+            }
+            (false, true) => {
+                material.run(&settings, rank, Some(30))?;
+                panic!("the second device is gone")
+            }
+        };
+        let devices = [chemtag::Device::Cpu; 2];
+        let error = ranks::run(&devices, |rank, _, _| failing(rank)).unwrap_err().to_string();
+        for part in ["rank 1 (cpu)", "the second device is gone"] {
+            assert!(error.contains(part), "{part} is not in: {error}");
+        }
+        assert_eq!(checkpoint(), before);
+        material.share(&settings, 2, None)?;
+        assert_eq!(material.outcome(), whole);
+    }
+    Ok(())
+}
+
+#[test]
+fn ranks_are_on_gpus_or_on_cpus_alone() {
+    let devices = [chemtag::Device::Cpu, chemtag::Device::Cuda(99)];
+    assert!(ranks::run(&devices, |_, _, _| Ok(())).is_err());
+    assert!(ranks::run(&[], |_, _, _| Ok(())).is_err());
 }

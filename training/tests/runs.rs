@@ -11,6 +11,7 @@ use chemtag_training::dataset::Dataset;
 use chemtag_training::error::Result;
 use chemtag_training::finetune::{Run, Settings, finetune};
 use chemtag_training::parameters::{Parameters, Task};
+use chemtag_training::ranks::{self, Rank};
 use tempfile::TempDir;
 
 /// The piece `[MASK]`, which stands in no example.
@@ -50,6 +51,17 @@ impl Material {
 
     /// A run that starts, or goes on, in `folder`. Returns the steps it did and how many steps there are.
     fn run(&self, folder: &Path, settings: Settings, stop_before: Option<usize>) -> Result<(usize, usize)> {
+        self.run_rank(folder, settings, &Rank::ALONE, stop_before)
+    }
+
+    /// The same on one rank of several.
+    fn run_rank(
+        &self,
+        folder: &Path,
+        settings: Settings,
+        rank: &Rank,
+        stop_before: Option<usize>,
+    ) -> Result<(usize, usize)> {
         let config = support::config(Architecture::DistilBert, self.layers, 2, 8);
         let checkpoint = support::checkpoint(&config.encoder, 7);
         let parameters =
@@ -62,11 +74,19 @@ impl Material {
             out: folder.into(),
             tokenizer: b"{}",
             mask: Some(MASK),
+            rank,
             on_step: &mut |_, steps, _| (done, all) = (done + 1, steps),
             stop_before,
         };
         finetune(run, &parameters)?;
         Ok((done, all))
+    }
+
+    /// The same on several ranks.
+    fn share(&self, folder: &Path, settings: &Settings, count: usize, stop_before: Option<usize>) -> Result<()> {
+        ranks::run(&vec![chemtag::Device::Cpu; count], |rank, _, _| {
+            self.run_rank(folder, settings.clone(), rank, stop_before).map(drop)
+        })
     }
 }
 
@@ -237,4 +257,39 @@ fn the_loop_learns() {
         let f1 = last["devel_f1_average"]["devel"][corpus].as_f64().unwrap();
         assert!(f1 > 95., "{corpus}: F1 is {f1}");
     }
+}
+
+/// Dropout differs between parts, and pieces are masked: parts must draw the same numbers, whoever computes them.
+#[test]
+fn ranks_give_the_losses_of_one_that_accumulates() {
+    let material = Material::new(60);
+    let losses = |folder: &Path| -> Vec<[f64; 2]> {
+        let text = std::fs::read_to_string(folder.join(METRICS)).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        lines.map(|line| ["span_loss", "class_loss"].map(|name| line[name].as_f64().unwrap())).collect()
+    };
+    let same = |found: &Path, expected: &Path| {
+        let [found, expected] = [found, expected].map(losses);
+        assert_eq!(found.len(), expected.len());
+        for (a, b) in found.as_flattened().iter().zip(expected.as_flattened()) {
+            assert!((a - b).abs() < 1e-4 * b, "{a} {b}");
+        }
+    };
+    let (accumulating, shared, stopped) = (folder(), folder(), folder());
+    material.run(accumulating.path(), Settings { accumulate: 4, ..settings() }, None).unwrap();
+    let settings = Settings { accumulate: 2, ..settings() };
+    material.share(shared.path(), &settings, 2, None).unwrap();
+    same(shared.path(), accumulating.path());
+    for stop_before in [Some(2), Some(7), None] {
+        material.share(stopped.path(), &settings, 2, stop_before).unwrap();
+    }
+    assert_eq!(metrics(stopped.path()), metrics(shared.path()));
+    assert!(model(stopped.path()) == model(shared.path()));
+
+    // Without dropout parts are as the whole.
+    let (whole, divided) = (folder(), folder());
+    let settings = Settings { dropout: 0., accumulate: 1, ..settings };
+    material.run(whole.path(), settings.clone(), None).unwrap();
+    material.run(divided.path(), Settings { accumulate: 3, ..settings }, None).unwrap();
+    same(divided.path(), whole.path());
 }

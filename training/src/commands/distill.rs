@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use chemtag::Device;
 use chemtag_training::augment::Augmentation;
 use chemtag_training::dataset::Reading;
 use chemtag_training::distill::{Gold, Run, Settings, Student, distill};
@@ -13,7 +12,7 @@ use chemtag_training::structural::Targets;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::distillation::School;
-use super::{CorpusArgument, read_dataset, read_devel};
+use super::{CorpusArgument, DeviceArguments, read_dataset, read_devel};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -34,17 +33,15 @@ pub struct Arguments {
     /// Folder for the stages' folders and the model. A run that stopped there goes on.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Where to compute: auto, cpu, cuda, cuda:NUMBER.
-    #[arg(long, default_value = "auto")]
-    device: Device,
+    #[command(flatten)]
+    device: DeviceArguments,
     #[command(flatten)]
     settings: Settings,
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let device = arguments.device.open()?;
     candle_core::cuda::set_gemm_reduced_precision_f32(true);
-    let (student, ensemble, text) = arguments.school.read(arguments.device)?;
+    let (student, ensemble, text) = arguments.school.read(arguments.device.before_ranks())?;
     let kept = arguments.labels.as_ref().map(|folder| PosteriorShards::load(folder, &text, &ensemble)).transpose()?;
     let gold = match arguments.gold.as_slice() {
         [] => None,
@@ -60,31 +57,36 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         ProgressStyle::with_template("{prefix} {bar:30} step {pos}/{len}  {msg}  {per_sec}  {eta} left")
             .unwrap_or_else(|_| ProgressStyle::default_bar()),
     );
-    let mut on_metrics = |stage: &str, step: usize, steps: usize, losses: Losses| {
-        bar.set_prefix(stage.to_string());
-        bar.set_length(steps as u64);
-        bar.set_position(step as u64);
-        bar.set_message(format!("loss {:.5} + {:.5}", losses.spans, losses.classes));
-    };
-    distill(
-        Run {
-            settings: arguments.settings.clone(),
-            text: &text,
-            targets: Targets { ensemble: &ensemble, kept: kept.as_ref() },
-            gold: gold.as_ref().map(|(train, devel)| Gold { train, devel }),
-            out: arguments.out.clone(),
-            on_metrics: &mut on_metrics,
-            stop_before: None,
-        },
-        &Student {
-            config: student.config,
-            weights: &weights,
-            file: &file,
-            tokenizer: &student.tokenizer,
-            mask: student.pieces.id("[MASK]"),
-        },
-        &device,
-    )?;
+    arguments.device.train(|rank, name, device| {
+        // Teachers read on the device of the student that they teach.
+        let own = (!rank.is_alone()).then(|| arguments.school.teachers(name, &text)).transpose()?;
+        let mut on_metrics = |stage: &str, step: usize, steps: usize, losses: Losses| {
+            bar.set_prefix(stage.to_string());
+            bar.set_length(steps as u64);
+            bar.set_position(step as u64);
+            bar.set_message(format!("loss {:.5} + {:.5}", losses.spans, losses.classes));
+        };
+        distill(
+            Run {
+                settings: arguments.settings.clone(),
+                text: &text,
+                targets: Targets { ensemble: own.as_ref().unwrap_or(&ensemble), kept: kept.as_ref() },
+                rank,
+                gold: gold.as_ref().map(|(train, devel)| Gold { train, devel }),
+                out: arguments.out.clone(),
+                on_metrics: &mut on_metrics,
+                stop_before: None,
+            },
+            &Student {
+                config: student.config.clone(),
+                weights: &weights,
+                file: &file,
+                tokenizer: &student.tokenizer,
+                mask: student.pieces.id("[MASK]"),
+            },
+            device,
+        )
+    })?;
     bar.finish_and_clear();
     println!("{}: done; metrics.jsonl in each stage's folder tells the losses", arguments.out.display());
     Ok(())

@@ -42,6 +42,13 @@ impl School {
         Ok((student, ensemble, text))
     }
 
+    /// The teachers on another device, to read this text.
+    pub(super) fn teachers(&self, device: Device, text: &AlignedText) -> Result<Ensemble> {
+        let mut ensemble = Ensemble::load(&self.teacher, device)?;
+        ensemble.read_from(text)?;
+        Ok(ensemble)
+    }
+
     /// Loads the files and puts those of one tokenizer together, in the order in which they are named.
     fn read_text(&self, student: &Start, ensemble: &Ensemble) -> Result<AlignedText> {
         let own = fingerprint(&[&student.tokenizer]);

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use chemtag::Device;
 use chemtag_training::augment::Augmentation;
 use chemtag_training::dataset::Reading;
 use chemtag_training::error::Result;
@@ -11,7 +10,7 @@ use chemtag_training::loss::Losses;
 use chemtag_training::parameters::{Parameters, Task};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{CorpusArgument, EncoderArguments, read_dataset, read_devel};
+use super::{CorpusArgument, DeviceArguments, EncoderArguments, read_dataset, read_devel};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -34,9 +33,8 @@ pub struct Arguments {
     /// Folder for the model, settings.json, metrics.jsonl and the checkpoint. A run that stopped there goes on.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Where to compute: auto, cpu, cuda, cuda:NUMBER.
-    #[arg(long, default_value = "auto")]
-    device: Device,
+    #[command(flatten)]
+    device: DeviceArguments,
     #[command(flatten)]
     settings: Settings,
 }
@@ -51,35 +49,37 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         &start.config,
     )?;
     let devel = read_devel(&arguments.devel, arguments.reading, &start)?;
-    let device = arguments.device.open()?;
     candle_core::cuda::set_gemm_reduced_precision_f32(true);
-    let settings = arguments.settings.clone();
     let (weights, name) = arguments.encoder.file("model.safetensors")?;
-    let parameters = Parameters::from_checkpoint(&weights, &name, start.config, Task::Tagging, settings.seed, &device)?;
 
     let bar = ProgressBar::new(0);
     bar.set_style(
         ProgressStyle::with_template("{bar:30} step {pos}/{len}  {msg}  {per_sec}  {eta} left")
             .unwrap_or_else(|_| ProgressStyle::default_bar()),
     );
-    let mut on_step = |step: usize, steps: usize, losses: Losses| {
-        bar.set_length(steps as u64);
-        bar.set_position(step as u64);
-        bar.set_message(format!("loss {:.4} + {:.4}", losses.spans, losses.classes));
-    };
-    finetune(
-        Run {
-            settings,
-            train: &train,
-            devel: &devel,
-            out: arguments.out.clone(),
-            tokenizer: &start.tokenizer,
-            mask: start.pieces.id("[MASK]"),
-            on_step: &mut on_step,
-            stop_before: None,
-        },
-        &parameters,
-    )?;
+    arguments.device.train(|rank, _, device| {
+        let (settings, config) = (arguments.settings.clone(), start.config.clone());
+        let parameters = Parameters::from_checkpoint(&weights, &name, config, Task::Tagging, settings.seed, device)?;
+        let mut on_step = |step: usize, steps: usize, losses: Losses| {
+            bar.set_length(steps as u64);
+            bar.set_position(step as u64);
+            bar.set_message(format!("loss {:.4} + {:.4}", losses.spans, losses.classes));
+        };
+        finetune(
+            Run {
+                settings,
+                train: &train,
+                devel: &devel,
+                out: arguments.out.clone(),
+                tokenizer: &start.tokenizer,
+                mask: start.pieces.id("[MASK]"),
+                rank,
+                on_step: &mut on_step,
+                stop_before: None,
+            },
+            &parameters,
+        )
+    })?;
     bar.finish_and_clear();
     println!("{}: done; metrics.jsonl beside the model tells each epoch's scores", arguments.out.display());
     Ok(())

@@ -12,12 +12,14 @@ pub mod pretrain;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use chemtag::Device;
 use chemtag::model::config::ModelConfig;
 use chemtag::tokenizer::WordPieces;
 use chemtag_training::augment::Augmentation;
 use chemtag_training::corpus::{self, TypeFilter};
 use chemtag_training::dataset::{Dataset, Reading};
 use chemtag_training::error::{Error, Result};
+use chemtag_training::ranks::{self, Rank};
 
 /// CHEMDNER's classes (Krallinger et al. 2015, table 2), the class head's outputs unless told otherwise.
 const CLASSES: &str = "SYSTEMATIC,TRIVIAL,FORMULA,ABBREVIATION,FAMILY,IDENTIFIER,MULTIPLE";
@@ -134,6 +136,35 @@ fn read_devel(corpora: &[CorpusArgument], reading: Reading, start: &Start) -> Re
         ("documents".into(), read(corpora, Reading::Documents)?),
         ("sentences".into(), read(corpora, Reading::Sentences)?),
     ])
+}
+
+/// Where a training loop computes.
+#[derive(clap::Args)]
+pub struct DeviceArguments {
+    /// Where to compute: auto, cpu, cuda, cuda:NUMBER.
+    #[arg(long, default_value = "auto")]
+    device: Device,
+    /// Share each step among this many GPUs of this machine, cuda:0 and the next ones, through NCCL; CUDA_VISIBLE_DEVICES chooses others.
+    #[arg(long, value_name = "N", conflicts_with = "device", value_parser = clap::value_parser!(u8).range(1..))]
+    gpus: Option<u8>,
+}
+
+impl DeviceArguments {
+    /// Where to load what is read before ranks begin: on the device of a run that has one.
+    fn before_ranks(&self) -> Device {
+        self.gpus.map_or(self.device, |_| Device::Cpu)
+    }
+
+    /// Calls `train` for each rank, with its device's name and the device.
+    fn train(&self, train: impl Fn(&Rank, Device, &candle_core::Device) -> Result<()> + Sync) -> Result<()> {
+        match self.gpus {
+            None => train(&Rank::ALONE, self.device, &self.device.open()?),
+            Some(count) => {
+                let devices: Vec<Device> = (0..usize::from(count)).map(Device::Cuda).collect();
+                ranks::run(&devices, train)
+            }
+        }
+    }
 }
 
 /// An encoder to start from.

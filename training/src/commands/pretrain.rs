@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use chemtag::Device;
 use chemtag_training::error::Result;
 use chemtag_training::masking::Masking;
 use chemtag_training::parameters::{Parameters, Task};
@@ -10,7 +9,7 @@ use chemtag_training::pretrain::{Run, Settings, pretrain};
 use chemtag_training::text::TextSet;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::EncoderFolder;
+use super::{DeviceArguments, EncoderFolder};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -22,9 +21,8 @@ pub struct Arguments {
     /// Folder for the encoder, settings.json, metrics.jsonl and the checkpoint. A run that stopped there goes on.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Where to compute: auto, cpu, cuda, cuda:NUMBER.
-    #[arg(long, default_value = "auto")]
-    device: Device,
+    #[command(flatten)]
+    device: DeviceArguments,
     #[command(flatten)]
     settings: Settings,
 }
@@ -36,33 +34,35 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         text.append(&TextSet::load(path)?);
     }
     let masking = Masking::new(arguments.settings.mask_share, &start.pieces)?;
-    let device = arguments.device.open()?;
-    let settings = arguments.settings.clone();
     let (weights, name) = arguments.encoder.file("model.safetensors")?;
-    let parameters =
-        Parameters::from_checkpoint(&weights, &name, start.config, Task::MaskedLm, settings.seed, &device)?;
     let bar = ProgressBar::new(0);
     bar.set_style(
         ProgressStyle::with_template("{bar:30} step {pos}/{len}  {msg}  {per_sec}  {eta} left")
             .unwrap_or_else(|_| ProgressStyle::default_bar()),
     );
-    let mut on_metrics = |step: usize, steps: usize, loss: f64| {
-        bar.set_length(steps as u64);
-        bar.set_position(step as u64);
-        bar.set_message(format!("loss {loss:.4}"));
-    };
-    pretrain(
-        Run {
-            settings,
-            text: &text,
-            masking: &masking,
-            out: arguments.out.clone(),
-            tokenizer: &start.tokenizer,
-            on_metrics: &mut on_metrics,
-            stop_before: None,
-        },
-        &parameters,
-    )?;
+    arguments.device.train(|rank, _, device| {
+        let settings = arguments.settings.clone();
+        let config = start.config.clone();
+        let parameters = Parameters::from_checkpoint(&weights, &name, config, Task::MaskedLm, settings.seed, device)?;
+        let mut on_metrics = |step: usize, steps: usize, loss: f64| {
+            bar.set_length(steps as u64);
+            bar.set_position(step as u64);
+            bar.set_message(format!("loss {loss:.4}"));
+        };
+        pretrain(
+            Run {
+                settings,
+                text: &text,
+                masking: &masking,
+                out: arguments.out.clone(),
+                tokenizer: &start.tokenizer,
+                rank,
+                on_metrics: &mut on_metrics,
+                stop_before: None,
+            },
+            &parameters,
+        )
+    })?;
     bar.finish_and_clear();
     println!("{}: done; metrics.jsonl beside the encoder tells the loss", arguments.out.display());
     Ok(())
