@@ -1,18 +1,11 @@
 //! The default model, as it ships: it finds what the example abstract speaks of, and strange text of 300 kB does not confuse its offsets.
 
+mod offsets;
+
 use chemtag::{Entity, Tagger};
+use offsets::check_offsets;
 
 const MODEL: &str = "models/chemtag-small";
-
-fn check_offsets(text: &str, entities: &[Entity]) {
-    let mut end = 0;
-    for entity in entities {
-        assert!(entity.start >= end && entity.start < entity.end, "{entity:?} after byte {end}");
-        assert_eq!(&text[entity.start..entity.end], entity.text);
-        assert!(entity.score > 0. && entity.score <= 1.);
-        end = entity.end;
-    }
-}
 
 /// Names taken from the abstract by reading it, not by running the model.
 #[test]

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use chemtag::Tagger;
+use chemtag::{Offsets, Tagger};
 use serde_json::Value;
 
 struct Sentence {
@@ -54,9 +54,9 @@ fn the_default_model_knows_text_from_elsewhere() {
     let texts: Vec<&str> = sentences.iter().map(|sentence| sentence.text.as_str()).collect();
     let (mut found, mut gold, mut spurious) = (0, 0, 0);
     for (sentence, entities) in sentences.iter().zip(tagger.tag_batch(&texts).unwrap()) {
-        let characters = |byte: usize| sentence.text[..byte].chars().count();
+        let offsets = Offsets::new(&sentence.text);
         let predicted: Vec<(usize, usize)> =
-            entities.iter().map(|entity| (characters(entity.start), characters(entity.end))).collect();
+            entities.iter().map(|entity| (offsets.chars(entity.start), offsets.chars(entity.end))).collect();
         let right = predicted.iter().filter(|span| sentence.mentions.contains(span)).count();
         found += right;
         gold += sentence.mentions.len();

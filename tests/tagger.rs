@@ -1,25 +1,17 @@
 //! The tagger on the tests' random model (tests/fixtures/tiny-model): the same answer whatever shares a batch, whatever the threads and
 //! however the text arrives; right offsets in the strangest texts.
 
+mod offsets;
 mod prose;
 
 use std::io::Read;
 
 use chemtag::{Entity, TagOptions, Tagger};
+use offsets::check_offsets;
 use prose::prose;
 
 fn tagger() -> Tagger {
     Tagger::load("tests/fixtures/tiny-model").unwrap()
-}
-
-fn check_offsets(text: &str, entities: &[Entity]) {
-    let mut end = 0;
-    for entity in entities {
-        assert!(entity.start >= end && entity.start < entity.end, "{entity:?} after byte {end}");
-        assert_eq!(&text[entity.start..entity.end], entity.text);
-        assert!(entity.score > 0. && entity.score <= 1.);
-        end = entity.end;
-    }
 }
 
 fn assert_same(a: &[Entity], b: &[Entity], what: &str) {

@@ -84,13 +84,11 @@ impl FromStr for Augmentation {
 impl Augmentation {
     /// Variants of the documents of a corpus; one that is equal to its document is left out.
     pub fn variants(&self, documents: &[Document], seed: u64) -> Vec<Document> {
-        let mut names: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        let mut names: BTreeMap<String, Vec<&str>> = BTreeMap::new();
         for document in documents {
             for mention in flat_mentions(&document.mentions) {
-                if let Some(text) = document.text.get(mention.start..mention.end)
-                    && let Some(label) = document.mentions.iter().find(|own| **own == mention)
-                {
-                    names.entry(label.label.as_str()).or_default().push(text);
+                if let Some(text) = document.text.get(mention.start..mention.end) {
+                    names.entry(mention.label).or_default().push(text);
                 }
             }
         }
@@ -111,7 +109,7 @@ impl Augmentation {
 type Edit = (Range<usize>, String);
 
 /// What to write in the place of what, in order and without overlap; no edit crosses a mention's border.
-fn edits(kind: Kind, document: &Document, names: &BTreeMap<&str, Vec<&str>>, random: &mut ChaCha8Rng) -> Vec<Edit> {
+fn edits(kind: Kind, document: &Document, names: &BTreeMap<String, Vec<&str>>, random: &mut ChaCha8Rng) -> Vec<Edit> {
     let text = document.text.as_str();
     let mentions = flat_mentions(&document.mentions);
     match kind {
@@ -169,7 +167,7 @@ fn edits(kind: Kind, document: &Document, names: &BTreeMap<&str, Vec<&str>>, ran
             let mut all = Vec::new();
             for mention in &mentions {
                 let name = &text[mention.start..mention.end];
-                let Some(other) = names.get(mention.label.as_str()).and_then(|names| names.choose(random)) else {
+                let Some(other) = names.get(&mention.label).and_then(|names| names.choose(random)) else {
                     continue;
                 };
                 // A name that stands in a text more than once stays the same name.

@@ -44,6 +44,13 @@ pub struct Progress {
     pub epoch_sums: [Exact; 3],
 }
 
+impl Progress {
+    /// Of a run with these settings that has not begun.
+    pub fn fresh(settings: &str) -> Self {
+        Self { settings: settings.into(), step: 0, metrics_bytes: 0, best: None, epoch_sums: [Exact(0.); 3] }
+    }
+}
+
 const PROGRESS: &str = "progress";
 
 /// Writes the checkpoint.

@@ -9,7 +9,6 @@ use candle_core::{DType, Device, Tensor};
 use chemtag::model::config::ModelConfig;
 use chemtag::model::crf::{Crf, TAGS};
 use chemtag::model::names;
-use clap::Parser;
 use serde::Serialize;
 
 use crate::aligned_text::{AlignedText, TextReading};
@@ -111,12 +110,7 @@ pub struct Settings {
 impl Default for Settings {
     /// What an empty command line gives.
     fn default() -> Self {
-        #[derive(clap::Parser)]
-        struct CommandLine {
-            #[command(flatten)]
-            settings: Settings,
-        }
-        CommandLine::parse_from([""]).settings
+        crate::defaults()
     }
 }
 

@@ -11,7 +11,6 @@ use chemtag::batch::{Batch, packs};
 use chemtag::model::crf::{Crf, spans};
 use chemtag::model::dropout::Dropout;
 use chemtag::{Backend, CandleBackend};
-use clap::Parser;
 use serde::Serialize;
 
 use crate::accumulation::{GradientMean, dropout_seed};
@@ -82,12 +81,7 @@ pub struct Settings {
 impl Default for Settings {
     /// What an empty command line gives.
     fn default() -> Self {
-        #[derive(clap::Parser)]
-        struct CommandLine {
-            #[command(flatten)]
-            settings: Settings,
-        }
-        CommandLine::parse_from([""]).settings
+        crate::defaults()
     }
 }
 
@@ -156,9 +150,8 @@ pub fn finetune(mut run: Run, parameters: &Parameters) -> Result<()> {
     let mut dropout = Dropout::new(settings.dropout);
 
     let checkpoint_path = run.out.join("checkpoint.safetensors");
-    let fresh = Progress { settings: json.clone(), step: 0, metrics_bytes: 0, best: None, epoch_sums: [Exact(0.); 3] };
     let restored = checkpoint::restore(&checkpoint_path, &json, parameters, &mut optimizer)?;
-    let mut progress = restored.unwrap_or(fresh);
+    let mut progress = restored.unwrap_or_else(|| Progress::fresh(&json));
     // Before the first rank writes, all have read.
     run.rank.wait()?;
     let mut metrics = match run.rank.is_first() {

@@ -38,3 +38,13 @@ pub mod structural;
 pub mod teacher;
 pub mod text;
 pub mod unfreezing;
+
+/// The settings that an empty command line gives: each default stands once, at its argument.
+fn defaults<S: clap::Args>() -> S {
+    #[derive(clap::Parser)]
+    struct CommandLine<S: clap::Args> {
+        #[command(flatten)]
+        settings: S,
+    }
+    <CommandLine<S> as clap::Parser>::parse_from([""]).settings
+}

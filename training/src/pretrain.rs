@@ -17,7 +17,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
 use crate::accumulation::{GradientMean, Part, dropout_seed};
-use crate::checkpoint::{self, Exact, Progress};
+use crate::checkpoint::{self, Progress};
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
 use crate::masked_lm::{self, MaskedLmLoss};
@@ -91,12 +91,7 @@ pub struct Settings {
 impl Default for Settings {
     /// What an empty command line gives.
     fn default() -> Self {
-        #[derive(clap::Parser)]
-        struct CommandLine {
-            #[command(flatten)]
-            settings: Settings,
-        }
-        <CommandLine as clap::Parser>::parse_from([""]).settings
+        crate::defaults()
     }
 }
 
@@ -152,9 +147,8 @@ pub fn pretrain(run: Run, parameters: &Parameters) -> Result<()> {
     let mut dropout = Dropout::new(settings.dropout);
 
     let checkpoint_path = out.join("checkpoint.safetensors");
-    let fresh = Progress { settings: json.clone(), step: 0, metrics_bytes: 0, best: None, epoch_sums: [Exact(0.); 3] };
     let restored = checkpoint::restore(&checkpoint_path, &json, parameters, &mut optimizer)?;
-    let mut progress = restored.unwrap_or(fresh);
+    let mut progress = restored.unwrap_or_else(|| Progress::fresh(&json));
     // Before the first rank writes, all have read.
     rank.wait()?;
     let mut metrics = match rank.is_first() {

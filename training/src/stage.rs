@@ -11,7 +11,7 @@ use chemtag::model::dropout::Dropout;
 
 use crate::accumulation::{GradientMean, Part};
 use crate::aligned_text::{AlignedText, TextReading, TextSequence};
-use crate::checkpoint::{self, Exact, Progress};
+use crate::checkpoint::{self, Progress};
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
 use crate::finetune::reseed;
@@ -116,10 +116,8 @@ pub fn train<O: Objective>(stage: Stage, parameters: &Parameters, objective: &O)
     let mut dropout = Dropout::new(stage.dropout);
 
     let checkpoint_path = folder.join("checkpoint.safetensors");
-    let fresh =
-        Progress { settings: record.clone(), step: 0, metrics_bytes: 0, best: None, epoch_sums: [Exact(0.); 3] };
     let restored = checkpoint::restore(&checkpoint_path, &record, parameters, &mut optimizer)?;
-    let mut progress = restored.unwrap_or(fresh);
+    let mut progress = restored.unwrap_or_else(|| Progress::fresh(&record));
     // Before the first rank writes, all have read.
     rank.wait()?;
     let mut metrics = match rank.is_first() {

@@ -9,10 +9,9 @@ use chemtag_training::error::Result;
 use chemtag_training::loss::Losses;
 use chemtag_training::posterior_shards::PosteriorShards;
 use chemtag_training::structural::Targets;
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::distillation::School;
-use super::{CorpusArgument, DeviceArguments, read_dataset, read_devel};
+use super::{CorpusArgument, DeviceArguments, progress_bar, read_dataset, read_devel};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -52,11 +51,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     };
     let (weights, file) = arguments.school.file("model.safetensors")?;
 
-    let bar = ProgressBar::new(0);
-    bar.set_style(
-        ProgressStyle::with_template("{prefix} {bar:30} step {pos}/{len}  {msg}  {per_sec}  {eta} left")
-            .unwrap_or_else(|_| ProgressStyle::default_bar()),
-    );
+    let bar = progress_bar("{prefix} {bar:30} step {pos}/{len}  {msg}  {per_sec}  {eta} left");
     arguments.device.train(|rank, name, device| {
         // Teachers read on the device of the student that they teach.
         let own = (!rank.is_alone()).then(|| arguments.school.teachers(name, &text)).transpose()?;

@@ -8,9 +8,8 @@ use chemtag_training::error::Result;
 use chemtag_training::finetune::{Run, Settings, finetune};
 use chemtag_training::loss::Losses;
 use chemtag_training::parameters::{Parameters, Task};
-use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{CorpusArgument, DeviceArguments, EncoderArguments, read_dataset, read_devel};
+use super::{CorpusArgument, DeviceArguments, EncoderArguments, STEPS, progress_bar, read_dataset, read_devel};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -52,11 +51,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     candle_core::cuda::set_gemm_reduced_precision_f32(true);
     let (weights, name) = arguments.encoder.file("model.safetensors")?;
 
-    let bar = ProgressBar::new(0);
-    bar.set_style(
-        ProgressStyle::with_template("{bar:30} step {pos}/{len}  {msg}  {per_sec}  {eta} left")
-            .unwrap_or_else(|_| ProgressStyle::default_bar()),
-    );
+    let bar = progress_bar(STEPS);
     arguments.device.train(|rank, _, device| {
         let (settings, config) = (arguments.settings.clone(), start.config.clone());
         let parameters = Parameters::from_checkpoint(&weights, &name, config, Task::Tagging, settings.seed, device)?;

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use chemtag::Device;
 use chemtag_training::error::Result;
 use chemtag_training::posterior_shards::{Settings, label};
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::distillation::School;
+use super::progress_bar;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -25,11 +25,7 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments) -> Result<()> {
     let (_, ensemble, text) = arguments.school.read(arguments.device)?;
-    let bar = ProgressBar::new(0);
-    bar.set_style(
-        ProgressStyle::with_template("{bar:30} file {pos}/{len}  {eta} left")
-            .unwrap_or_else(|_| ProgressStyle::default_bar()),
-    );
+    let bar = progress_bar("{bar:30} file {pos}/{len}  {eta} left");
     let mut on_shard = |done: usize, shards: usize| {
         bar.set_length(shards as u64);
         bar.set_position(done as u64);

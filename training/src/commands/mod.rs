@@ -20,9 +20,19 @@ use chemtag_training::corpus::{self, TypeFilter};
 use chemtag_training::dataset::{Dataset, Reading};
 use chemtag_training::error::{Error, Result};
 use chemtag_training::ranks::{self, Rank};
+use indicatif::{ProgressBar, ProgressStyle};
 
 /// CHEMDNER's classes (Krallinger et al. 2015, table 2), the class head's outputs unless told otherwise.
 const CLASSES: &str = "SYSTEMATIC,TRIVIAL,FORMULA,ABBREVIATION,FAMILY,IDENTIFIER,MULTIPLE";
+
+/// What the bar of a training run shows.
+const STEPS: &str = "{bar:30} step {pos}/{len}  {msg}  {per_sec}  {eta} left";
+
+/// A bar of this form; its length is set when it is known.
+fn progress_bar(template: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(0).with_style(style)
+}
 
 /// A corpus on the command line: `FILE` or `FILE:TYPE,TYPE=CLASS,...`.
 #[derive(Debug, Clone)]

@@ -7,9 +7,8 @@ use chemtag_training::masking::Masking;
 use chemtag_training::parameters::{Parameters, Task};
 use chemtag_training::pretrain::{Run, Settings, pretrain};
 use chemtag_training::text::TextSet;
-use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{DeviceArguments, EncoderFolder};
+use super::{DeviceArguments, EncoderFolder, STEPS, progress_bar};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -35,11 +34,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     let masking = Masking::new(arguments.settings.mask_share, &start.pieces)?;
     let (weights, name) = arguments.encoder.file("model.safetensors")?;
-    let bar = ProgressBar::new(0);
-    bar.set_style(
-        ProgressStyle::with_template("{bar:30} step {pos}/{len}  {msg}  {per_sec}  {eta} left")
-            .unwrap_or_else(|_| ProgressStyle::default_bar()),
-    );
+    let bar = progress_bar(STEPS);
     arguments.device.train(|rank, _, device| {
         let settings = arguments.settings.clone();
         let config = start.config.clone();
