@@ -6,6 +6,8 @@ pub mod aligned_text;
 pub mod all_reduce;
 pub mod augment;
 pub mod batches;
+pub mod bootstrap;
+pub mod calibration;
 pub mod checkpoint;
 pub mod columns;
 pub mod corpus;
@@ -26,6 +28,7 @@ pub mod masked_lm;
 pub mod masking;
 pub mod meeting;
 pub mod metrics;
+pub mod mixture;
 #[cfg(feature = "nccl")]
 pub mod nccl;
 pub mod optimizer;
