@@ -2,9 +2,7 @@
 //! error and a reliability diagram.
 //! Guo, Pleiss, Sun and Weinberger 2017 (arXiv 1706.04599), section 2: equal-width bins, equation 3; fifteen of them as in their experiments.
 
-use std::ops::Range;
-
-use crate::plot::{Axis, Bars, Line, Plot};
+use crate::plot::{Axis, Bar, Bars, Line, Mark, Plot};
 
 /// Number of bins.
 pub const BINS: usize = 15;
@@ -67,7 +65,8 @@ impl Calibration {
         let filled = || self.bins.iter().enumerate().filter(|(_, bin)| bin.count > 0);
         let edge = |index: usize| index as f64 / BINS as f64;
         let share = |bin: &Bin| bin.correct as f64 / bin.count as f64;
-        let bars: Vec<(Range<f64>, f64)> = filled().map(|(i, bin)| (edge(i)..edge(i + 1), share(bin))).collect();
+        let bar =
+            |(i, bin): (usize, &Bin)| Bar { x: edge(i)..edge(i + 1), y: share(bin), label: bin.count.to_string() };
         let points = filled().map(|(_, bin)| (bin.posteriors / bin.count as f64, share(bin))).collect();
         let axis = |label: &str| Axis { label: label.into(), range: Some(0. ..1.) };
         let title = match self.error() {
@@ -78,9 +77,12 @@ impl Calibration {
             title,
             x: axis("posterior of the span"),
             y: axis("share of spans that are right"),
-            lines: vec![Line { name: "mean posterior of the bin".into(), points, dots: true }],
-            bars: Some(Bars { name: "right spans of the bin".into(), bars }),
-            diagonal: Some("exact posteriors".into()),
+            lines: vec![Line { name: "at the bin's mean posterior".into(), points, mark: Mark::Dots }],
+            bars: Some(Bars {
+                name: "right among the bin's spans, whose number is below".into(),
+                bars: filled().map(bar).collect(),
+            }),
+            diagonal: Some("where posteriors are exact".into()),
         }
     }
 }
@@ -139,7 +141,8 @@ mod tests {
         calibration.add(0.97, true);
         calibration.add(0.99, false);
         let plot = calibration.diagram();
-        assert_eq!(plot.bars.as_ref().unwrap().bars, [(14. / 15. ..1., 0.5)]);
+        let bar = Bar { x: 14. / 15. ..1., y: 0.5, label: "2".into() };
+        assert_eq!(plot.bars.as_ref().unwrap().bars, [bar]);
         assert_eq!(plot.lines[0].points, [(0.98, 0.5)]);
         assert!(plot.svg().unwrap().contains("expected calibration error 48.00 %"));
         assert!(Calibration::default().diagram().svg().is_ok());

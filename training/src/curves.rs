@@ -2,14 +2,14 @@
 
 use serde_json::Value;
 
-use crate::plot::{Axis, Line, Plot};
+use crate::plot::{Axis, Line, Mark, Plot};
 
 /// Losses over steps; `None` if no line has one of these names.
 pub fn losses(lines: &[Value], names: &[&str]) -> Option<Plot> {
     let line = |name: &&str| {
         let points: Vec<_> =
             lines.iter().filter_map(|line| Some((line["step"].as_f64()?, line[*name].as_f64()?))).collect();
-        (!points.is_empty()).then(|| Line { name: name.replace('_', " "), points, dots: false })
+        (!points.is_empty()).then(|| Line { name: name.replace('_', " "), points, mark: Mark::Line })
     };
     plot("Training loss", "step", "loss", names.iter().filter_map(line).collect())
 }
@@ -27,7 +27,7 @@ pub fn devel_f1(lines: &[Value]) -> Option<Plot> {
                 let name = format!("{corpus}, {reading}");
                 match series.iter_mut().find(|line| line.name == name) {
                     Some(line) => line.points.push((epoch, f1)),
-                    None => series.push(Line { name, points: vec![(epoch, f1)], dots: true }),
+                    None => series.push(Line { name, points: vec![(epoch, f1)], mark: Mark::DottedLine }),
                 }
             }
         }

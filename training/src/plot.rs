@@ -22,7 +22,8 @@ const COLOURS: [RGBColor; 6] = [
 ];
 const GREY: RGBColor = RGBColor(90, 90, 90);
 const TITLE: (&str, u32) = ("sans-serif", 20);
-const TEXT: (&str, u32) = ("sans-serif", 15);
+const TEXT: (&str, u32) = ("sans-serif", 17);
+const SMALL: (&str, u32) = ("sans-serif", 14);
 /// Pixels of a row of the legend, of a line beside its name, and between entries.
 const ROW: i32 = 24;
 const SAMPLE: i32 = 26;
@@ -46,8 +47,29 @@ pub struct Line {
     pub name: String,
     /// x and y; those that are not finite are left out.
     pub points: Vec<(f64, f64)>,
-    /// Whether each point has a dot.
-    pub dots: bool,
+    /// How it is drawn.
+    pub mark: Mark,
+}
+
+/// How a series is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    /// From point to point.
+    Line,
+    /// A dot at each point.
+    Dots,
+    /// Both.
+    DottedLine,
+}
+
+impl Mark {
+    fn has_line(self) -> bool {
+        self != Self::Dots
+    }
+
+    fn has_dots(self) -> bool {
+        self != Self::Line
+    }
 }
 
 /// Bars side by side, all of one name.
@@ -55,8 +77,18 @@ pub struct Line {
 pub struct Bars {
     /// Their name in the legend.
     pub name: String,
-    /// Where each stands on the x axis, and its height.
-    pub bars: Vec<(Range<f64>, f64)>,
+    pub bars: Vec<Bar>,
+}
+
+/// A bar.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bar {
+    /// Where it stands on the x axis.
+    pub x: Range<f64>,
+    /// How far up the y axis it reaches.
+    pub y: f64,
+    /// What is written at its foot.
+    pub label: String,
 }
 
 /// A drawing.
@@ -68,7 +100,7 @@ pub struct Plot {
     pub y: Axis,
     pub lines: Vec<Line>,
     pub bars: Option<Bars>,
-    /// A dashed line where x and y are the same, with this name.
+    /// A line where x and y are the same, with this name.
     pub diagonal: Option<String>,
 }
 
@@ -76,10 +108,10 @@ impl Plot {
     /// The drawing as SVG, 800 by 500 units.
     ///
     /// ```
-    /// use chemtag_training::plot::{Axis, Line, Plot};
+    /// use chemtag_training::plot::{Axis, Line, Mark, Plot};
     ///
     /// let axis = |label: &str| Axis { label: label.into(), range: None };
-    /// let line = Line { name: "loss".into(), points: vec![(1., 3.), (2., 1.5)], dots: true };
+    /// let line = Line { name: "loss".into(), points: vec![(1., 3.), (2., 1.5)], mark: Mark::DottedLine };
     /// let plot = Plot { title: "A run".into(), x: axis("step"), y: axis("loss"), lines: vec![line], bars: None, diagonal: None };
     /// assert!(plot.svg()?.starts_with("<svg "));
     /// # Ok::<_, chemtag_training::error::Error>(())
@@ -103,8 +135,8 @@ impl Plot {
 
         let points = || self.lines.iter().flat_map(|line| finite(&line.points));
         let bars = || self.bars.iter().flat_map(|bars| &bars.bars);
-        let xs = points().map(|(x, _)| x).chain(bars().flat_map(|(range, _)| [range.start, range.end]));
-        let ys = points().map(|(_, y)| y).chain(bars().map(|&(_, height)| height));
+        let xs = points().map(|(x, _)| x).chain(bars().flat_map(|bar| [bar.x.start, bar.x.end]));
+        let ys = points().map(|(_, y)| y).chain(bars().map(|bar| bar.y));
         let x = self.x.range.clone().unwrap_or_else(|| around(xs, 0.));
         let y = self.y.range.clone().unwrap_or_else(|| around(ys, 0.06));
         let mut chart = ChartBuilder::on(&below)
@@ -122,30 +154,33 @@ impl Plot {
             .axis_style(GREY)
             .label_style(TEXT)
             .axis_desc_style(TEXT)
-            .x_label_formatter(&tick)
-            .y_label_formatter(&tick)
+            .x_label_formatter(&ticks(&x))
+            .y_label_formatter(&ticks(&y))
             .x_desc(&self.x.label)
             .y_desc(&self.y.label)
             .draw()?;
 
         if self.diagonal.is_some() {
-            let ends = [x.start.max(y.start), x.end.min(y.end)];
-            // plotters dashes in pixels, and needs the way in between.
-            let way = (0..=100).map(|i| ends[0] + (ends[1] - ends[0]) * f64::from(i) / 100.).map(|v| (v, v));
-            chart.draw_series(DashedLineSeries::new(way, 6, 5, GREY.stroke_width(2)))?;
+            let ends = [x.start.max(y.start), x.end.min(y.end)].map(|end| (end, end));
+            chart.draw_series(LineSeries::new(ends, GREY.stroke_width(2)))?;
         }
         let colours = self.colours();
         if let Some(bars) = &self.bars {
-            let bar = |(range, height): &(Range<f64>, f64)| [(range.start, y.start), (range.end, *height)];
+            let corners = |bar: &Bar| [(bar.x.start, y.start), (bar.x.end, bar.y)];
             let colour = colours.bars;
-            chart.draw_series(bars.bars.iter().map(|b| Rectangle::new(bar(b), colour.mix(0.45).filled())))?;
-            chart.draw_series(bars.bars.iter().map(|b| Rectangle::new(bar(b), colour.stroke_width(1))))?;
+            chart.draw_series(bars.bars.iter().map(|bar| Rectangle::new(corners(bar), colour.mix(0.45).filled())))?;
+            chart.draw_series(bars.bars.iter().map(|bar| Rectangle::new(corners(bar), colour.stroke_width(1))))?;
+            let style = TextStyle::from(SMALL).pos(Pos::new(HPos::Center, VPos::Bottom));
+            let foot = |bar: &Bar| ((bar.x.start + bar.x.end) / 2., y.start + 0.01 * (y.end - y.start));
+            chart.draw_series(bars.bars.iter().map(|bar| Text::new(bar.label.clone(), foot(bar), style.clone())))?;
         }
         for (line, colour) in self.lines.iter().zip(colours.lines) {
             let points: Vec<(f64, f64)> = finite(&line.points).collect();
-            chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?;
+            if line.mark.has_line() {
+                chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?;
+            }
             // A line needs two points to be seen.
-            if line.dots || points.len() == 1 {
+            if line.mark.has_dots() || points.len() == 1 {
                 chart.draw_series(points.iter().map(|&point| Circle::new(point, 4, colour.filled())))?;
             }
         }
@@ -159,9 +194,9 @@ impl Plot {
         let mut entries: Vec<(&str, Sample)> = Vec::new();
         entries.extend(self.bars.iter().map(|bars| (bars.name.as_str(), Sample::Bar(colours.bars))));
         entries.extend(
-            self.lines.iter().zip(colours.lines).map(|(line, c)| (line.name.as_str(), Sample::Line(c, line.dots))),
+            self.lines.iter().zip(colours.lines).map(|(line, c)| (line.name.as_str(), Sample::Line(c, line.mark))),
         );
-        entries.extend(self.diagonal.iter().map(|name| (name.as_str(), Sample::Dashes)));
+        entries.extend(self.diagonal.iter().map(|name| (name.as_str(), Sample::Line(GREY, Mark::Line))));
 
         let width = |name: &str| SAMPLE + 8 + CHARACTER * name.chars().count() as i32;
         let room = WIDTH as i32 - 2 * GAP;
@@ -210,8 +245,7 @@ struct Colours<I> {
 #[derive(Clone, Copy)]
 enum Sample {
     Bar(RGBColor),
-    Line(RGBColor, bool),
-    Dashes,
+    Line(RGBColor, Mark),
 }
 
 impl Sample {
@@ -222,15 +256,12 @@ impl Sample {
                 area.draw(&Rectangle::new(corners, colour.mix(0.45).filled()))?;
                 area.draw(&Rectangle::new(corners, colour.stroke_width(1)))?;
             }
-            Self::Line(colour, dots) => {
-                area.draw(&PathElement::new([(x, y), (x + SAMPLE, y)], colour.stroke_width(2)))?;
-                if dots {
-                    area.draw(&Circle::new((x + SAMPLE / 2, y), 4, colour.filled()))?;
+            Self::Line(colour, mark) => {
+                if mark.has_line() {
+                    area.draw(&PathElement::new([(x, y), (x + SAMPLE, y)], colour.stroke_width(2)))?;
                 }
-            }
-            Self::Dashes => {
-                for dash in [0, 10, 20] {
-                    area.draw(&PathElement::new([(x + dash, y), (x + dash + 6, y)], GREY.stroke_width(2)))?;
+                if mark.has_dots() {
+                    area.draw(&Circle::new((x + SAMPLE / 2, y), 4, colour.filled()))?;
                 }
             }
         }
@@ -257,16 +288,17 @@ fn around(values: impl Iterator<Item = f64>, margin: f64) -> Range<f64> {
     start..high + margin
 }
 
-/// A tick's value as people write it: no more digits than tell ticks apart, no exponents for the numbers of a run.
-fn tick(value: &f64) -> String {
-    let size = value.abs();
-    let rounded = (value * 1e6).round() / 1e6;
-    match () {
-        () if size >= 1e6 => format!("{}M", (value / 1e4).round() / 100.),
-        () if size >= 1e4 => format!("{}k", (value / 10.).round() / 100.),
-        // Zero, with no sign.
-        () if rounded == 0. => "0".into(),
-        () => rounded.to_string(),
+/// How an axis writes its ticks: all in one unit, with no more digits than tell them apart.
+fn ticks(range: &Range<f64>) -> impl Fn(&f64) -> String + use<> {
+    let (unit, letter) = match range.start.abs().max(range.end.abs()) {
+        most if most >= 2e6 => (1e6, "M"),
+        most if most >= 2e4 => (1e3, "k"),
+        _ => (1., ""),
+    };
+    move |value| match (value / unit * 1e6).round() / 1e6 {
+        // Zero of either sign.
+        0. => "0".into(),
+        rounded => format!("{rounded}{letter}"),
     }
 }
 
@@ -280,7 +312,7 @@ mod tests {
     }
 
     fn line(name: &str, points: Vec<(f64, f64)>) -> Line {
-        Line { name: name.into(), points, dots: false }
+        Line { name: name.into(), points, mark: Mark::Line }
     }
 
     /// Positions of the texts of a drawing.
@@ -331,17 +363,17 @@ mod tests {
 
     #[test]
     fn ticks_are_written_shortly() {
-        for (value, expected) in [
-            (0., "0"),
-            (-1e-12, "0"),
-            (0.30000000000000004, "0.3"),
-            (2500., "2500"),
-            (20_000., "20k"),
-            (12_500., "12.5k"),
-            (1.5e6, "1.5M"),
-            (-0.25, "-0.25"),
+        for (end, value, expected) in [
+            (1., 0., "0"),
+            (1., -1e-12, "0"),
+            (1., 0.30000000000000004, "0.3"),
+            (8000., 2500., "2500"),
+            (30_000., 5_000., "5k"),
+            (30_000., 12_500., "12.5k"),
+            (2e6, 500_000., "0.5M"),
+            (1., -0.25, "-0.25"),
         ] {
-            assert_eq!(tick(&value), expected);
+            assert_eq!(ticks(&(0. ..end))(&value), expected);
         }
     }
 }
