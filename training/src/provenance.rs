@@ -84,7 +84,9 @@ impl Sources {
             |sources: &Self, option: &str| sources.options.get(option).cloned().unwrap_or_else(|| "nothing".into());
         let mut options = self.options.keys().chain(other.options.keys());
         let changed = options.find(|option| self.options.get(*option) != other.options.get(*option))?;
-        Some(format!("--{changed} is {}, but was {}", value(other, changed), value(self, changed)))
+        let of_files = self.files.iter().chain(&other.files).any(|file| file.option == *changed);
+        let what = if of_files { format!("the types of --{changed} are") } else { format!("--{changed} is") };
+        Some(format!("{what} {}, when the run began {}", value(other, changed), value(self, changed)))
     }
 
     /// The same without these options and the files that they name.
@@ -278,7 +280,7 @@ mod tests {
             (
                 vec![("train", "a", "0a"), ("train", "b", "0b"), ("devel", "c", "0c")],
                 "documents",
-                "--reading is documents, but was mixed",
+                "--reading is documents, when the run began mixed",
             ),
         ] {
             assert_eq!(before.difference(&sources(&files, &[("reading", options)])).as_deref(), Some(expected));
@@ -286,7 +288,10 @@ mod tests {
         let none = sources(&[], &[]);
         assert!(none.difference(&before).unwrap().contains("--train a is new"));
         let without = Sources { options: BTreeMap::new(), ..before.clone() };
-        assert_eq!(before.difference(&without).unwrap(), "--reading is nothing, but was mixed");
+        assert_eq!(before.difference(&without).unwrap(), "--reading is nothing, when the run began mixed");
+        let [all, some] =
+            [[("train", "all")], [("train", "CHEMICAL")]].map(|types| sources(&[("train", "a", "0a")], &types));
+        assert_eq!(all.difference(&some).unwrap(), "the types of --train are CHEMICAL, when the run began all");
         assert_eq!(before.without(&["train", "reading"]), sources(&[("devel", "c", "0c")], &[]));
     }
 

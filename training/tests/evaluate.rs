@@ -97,7 +97,7 @@ fn a_mixture_of_equals_finds_what_one_finds() {
         let given = [document(true), document(true)];
         let words: Vec<_> = given.iter().map(|document| document.words.as_deref().unwrap()).collect();
         let expected = tagger.tag_words(&[TEXT, TEXT], &words).unwrap();
-        let found = Mixture::load(&[model.clone()], Device::Cpu).unwrap().tag(&given, &reading).unwrap();
+        let found = Mixture::load(std::slice::from_ref(&model), Device::Cpu).unwrap().tag(&given, &reading).unwrap();
         for (found, expected) in found.iter().zip(expected) {
             assert_eq!(*found, expected.iter().map(|entity| entity.start..entity.end).collect::<Vec<_>>());
         }

@@ -236,7 +236,7 @@ fn a_checkpoint_of_other_data_is_refused() {
     material.provenance.sources = kept.sources.clone();
     material.provenance.sources.options.insert("reading".into(), "documents".into());
     let error = material.run(folder.path(), settings(), None).unwrap_err().to_string();
-    assert!(error.contains("--reading is documents, but was mixed"), "{error}");
+    assert!(error.contains("--reading is documents, when the run began mixed"), "{error}");
     assert!(files() == before, "a refused run leaves the folder as it was");
 
     // The same files elsewhere.
