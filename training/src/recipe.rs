@@ -71,17 +71,22 @@ pub fn read(command: &Command, arguments: &[OsString]) -> Result<Invocation> {
     };
     // No flag has a value where clap gave up early.
     let print = given.try_get_one::<bool>(PRINT_RECIPE).ok().flatten() == Some(&true);
-    // A recipe is often printed to be filled in.
-    let command = match print {
-        true => command.mut_subcommand(subcommand.get_name(), |s| s.mut_args(|argument| argument.required(false))),
-        false => command,
-    };
     let (before, after) = arguments.split_at(arguments.len().min(2));
-    let all = before.iter().chain(entries.iter().flat_map(|entry| &entry.arguments)).chain(after);
-    let matches = command.try_get_matches_from(all).map_err(|error| match path {
-        Some(path) => explain(error, path, &entries),
-        None => error.into(),
-    })?;
+    let own = entries.iter().flat_map(|entry| &entry.arguments);
+    let all: Vec<&OsString> = before.iter().chain(own).chain(after).collect();
+    let matches = match command.clone().try_get_matches_from(&all) {
+        Ok(matches) => matches,
+        // A recipe is often printed to be filled in. What is there has been checked before what is missing.
+        Err(error) if print && error.kind() == ErrorKind::MissingRequiredArgument => {
+            command.ignore_errors(true).try_get_matches_from(&all)?
+        }
+        Err(error) => {
+            return Err(match path {
+                Some(path) => explain(error, path, &entries),
+                None => error.into(),
+            });
+        }
+    };
     let (_, options) =
         matches.subcommand().ok_or_else(|| Error::Setting("the command line names no command".into()))?;
     Ok(Invocation { recipe: listing::listing(subcommand, options)?, print, matches })

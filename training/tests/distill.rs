@@ -344,8 +344,16 @@ fn hidden_states_come_close_to_the_teachers_and_gold_is_learnt_at_last() {
     let losses = series(folder.path(), "gold/metrics.jsonl", "span_loss");
     assert_eq!(losses.len(), 2);
     assert!(losses[1] < 0.5, "{losses:?}");
-    for name in [MODEL, "config.json", "tokenizer.json"] {
+    for name in [MODEL, "config.json", "tokenizer.json", "recipe.toml"] {
         assert!(read(folder.path(), name) == read(&folder.path().join("gold"), name));
+    }
+    // The model's folder has the record of every stage.
+    let record: serde_json::Value = serde_json::from_slice(&read(folder.path(), "run.json")).unwrap();
+    for stage in [REPRESENTATIONS, STRUCTURAL, GOLD] {
+        let own: serde_json::Value = serde_json::from_slice(&read(&folder.path().join(stage), "run.json")).unwrap();
+        assert_eq!(record["stages"][stage], own);
+        assert!(own["starts"][0]["finished"].is_string());
+        assert!(folder.path().join(stage).join("loss.svg").exists());
     }
 }
 

@@ -172,3 +172,20 @@ fn a_printed_recipe_gives_the_same_options() {
         assert!(printed.recipe.lines().any(|l| l == line), "{line} is not in {}", printed.recipe);
     }
 }
+
+/// A recipe is printed for any of the ways to give what a command must have.
+#[test]
+fn what_is_missing_does_not_keep_a_recipe_from_being_printed() {
+    let one_of = |id: &'static str, other: &'static str| Arg::new(id).long(id).required_unless_present(other);
+    let fly = Command::new("fly").arg(one_of("wings", "motor")).arg(one_of("motor", "wings"));
+    let fly = fly.arg(Arg::new("seats").long("seats").default_value("1").value_parser(value_parser!(u8)));
+    let command = Command::new("program").subcommand(fly);
+    let read = |words: &[&str]| {
+        let words: Vec<OsString> = ["program", "fly"].iter().chain(words).map(OsString::from).collect();
+        read(&command, &words)
+    };
+    let printed = read(&["--print-recipe", "--seats", "2"]).unwrap().recipe;
+    assert!(printed.contains("\n# wings = \"VALUE\"\n") && printed.ends_with("\nseats = 2\n"), "{printed}");
+    assert!(read(&["--print-recipe", "--seats", "two"]).is_err() && read(&["--seats", "2"]).is_err());
+    assert!(read(&["--motor", "m"]).unwrap().recipe.contains("\nmotor = \"m\"\n"));
+}
