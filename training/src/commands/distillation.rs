@@ -6,6 +6,7 @@ use chemtag::Device;
 use chemtag_training::aligned_text::{AlignedText, CutText};
 use chemtag_training::columns::fingerprint;
 use chemtag_training::error::{Error, Result};
+use chemtag_training::provenance::Sources;
 use chemtag_training::teacher::Ensemble;
 use chemtag_training::text::TextSet;
 
@@ -31,6 +32,14 @@ impl School {
     /// One of the student's files, and the file's name in messages.
     pub(super) fn file(&self, name: &str) -> Result<(Vec<u8>, String)> {
         file(&self.student, name)
+    }
+
+    /// Notes what a run reads of this among its sources.
+    pub(super) fn add_to(&self, sources: &mut Sources) -> Result<()> {
+        sources.add_model("student", &self.student)?;
+        self.model.add_to(sources);
+        self.teacher.iter().try_for_each(|folder| sources.add_model("teacher", folder))?;
+        self.text.iter().try_for_each(|path| sources.add_file("text", path))
     }
 
     /// The student with its teachers' classes, the teachers, and the text that they read.
