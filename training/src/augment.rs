@@ -336,6 +336,13 @@ mod tests {
     }
 
     #[test]
+    fn an_augmentation_is_written_as_it_is_read() {
+        let augmentation: Augmentation = "swap=0.25, upper=1,greek=0.1".parse().unwrap();
+        assert_eq!(augmentation.to_string().parse::<Augmentation>().unwrap(), augmentation);
+        assert_eq!(augmentation.to_string(), "upper=1,greek=0.1,swap=0.25");
+    }
+
+    #[test]
     fn mentions_move_with_the_text() {
         let text = document("the groß [α-pinene] in [H2SO4] and [N,N'-x] with [Fe(CN)6]", "A");
         assert_eq!(

@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::aligned_text::{AlignedText, TextReading};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::files::write_atomically;
+use crate::files::{remove_leftovers, write_atomically};
 use crate::finetune;
 use crate::loss::Losses;
 use crate::optimizer::AdamW;
@@ -193,6 +193,7 @@ pub fn distill(mut run: Run, student: &Student, device: &Device) -> Result<()> {
 
 /// Copies the last stage's model and recipe to the run's folder, with the records of all stages.
 fn publish(out: &Path, stages: &[&str]) -> Result<()> {
+    remove_leftovers(out)?;
     let read = |stage: &str, name: &str| {
         let path = out.join(stage).join(name);
         std::fs::read(&path).map_err(|e| Error::io("read", &path, e))

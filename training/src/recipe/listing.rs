@@ -32,6 +32,10 @@ pub(super) fn listing(command: &Command, matches: &ArgMatches) -> Result<String>
 /// What an option's comment says.
 fn help(argument: &Arg) -> String {
     let mut help = argument.get_long_help().or(argument.get_help()).map(ToString::to_string).unwrap_or_default();
+    // clap takes the full stop off a documentation comment.
+    if !help.is_empty() && !help.ends_with('.') {
+        help.push('.');
+    }
     if argument.get_action().takes_values() {
         let names: Vec<String> = argument.get_possible_values().iter().map(|value| value.get_name().into()).collect();
         if !names.is_empty() {

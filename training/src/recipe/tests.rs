@@ -14,7 +14,7 @@ fn command() -> Command {
                 .value_name("FILE")
                 .num_args(1..)
                 .action(ArgAction::Append)
-                .help("Where to walk."),
+                .help("Where to walk"),
         )
         .arg(Arg::new("stop").long("stop").num_args(1..).action(ArgAction::Append).requires("road"))
         .arg(Arg::new("pace").long("pace").default_value("slow").value_parser(["slow", "fast"]))
