@@ -6,11 +6,13 @@ pub mod aligned_text;
 pub mod all_reduce;
 pub mod augment;
 pub mod batches;
+pub mod bert_tokenizer;
 pub mod checkpoint;
 pub mod columns;
 pub mod corpus;
 pub mod dataset;
 pub mod distill;
+pub mod encoder_folder;
 pub mod error;
 pub mod evaluate;
 pub mod files;
@@ -19,6 +21,8 @@ pub mod finetune;
 pub mod fused_masked_lm;
 #[cfg(feature = "cuda")]
 pub mod fused_optimizer;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod loss;
 pub mod masked_lm;
 pub mod masking;
@@ -33,11 +37,15 @@ pub mod pretrain;
 pub mod ranks;
 pub mod representations;
 pub mod score;
+pub mod spelling;
 pub mod stage;
+pub mod start;
 pub mod structural;
 pub mod teacher;
 pub mod text;
+pub mod torch_file;
 pub mod unfreezing;
+pub mod vocabulary;
 
 /// The settings that an empty command line gives: each default stands once, at its argument.
 fn defaults<S: clap::Args>() -> S {

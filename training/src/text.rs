@@ -47,14 +47,8 @@ impl TextSet {
                 pieces.vocab_size()
             )));
         }
-        let mut lines = text.lines();
-        loop {
-            let portion: Vec<String> =
-                lines.by_ref().take(LINES).collect::<std::io::Result<_>>().map_err(|e| Error::io("read", name, e))?;
-            if portion.is_empty() {
-                return Ok(());
-            }
-            let documents: Vec<_> = portion.par_iter().map(|line| cut(line, pieces)).collect();
+        for_each_portion(name, text, |lines| {
+            let documents: Vec<_> = lines.par_iter().map(|line| cut(line, pieces)).collect();
             for sentences in documents.into_iter().filter(|sentences| !sentences.is_empty()) {
                 self.document_sentences.push(sentences.len() as u32);
                 for sentence in sentences {
@@ -62,7 +56,7 @@ impl TextSet {
                     self.piece_ids.extend(sentence);
                 }
             }
-        }
+        })
     }
 
     /// The same, said to be cut by the tokenizer of this fingerprint.
@@ -174,6 +168,22 @@ impl TextSet {
             return Err(columns.damaged("its columns do not fit each other"));
         }
         Ok(set)
+    }
+}
+
+/// Calls `visit` with some thousand lines of a text at a time, so that a text of any length can be read by all threads in little memory.
+///
+/// # Errors
+/// If a line cannot be read or is not UTF-8; `name` is the text's name in messages.
+pub fn for_each_portion(name: &Path, text: impl BufRead, mut visit: impl FnMut(&[String])) -> Result<()> {
+    let mut lines = text.lines();
+    loop {
+        let portion: Vec<String> =
+            lines.by_ref().take(LINES).collect::<std::io::Result<_>>().map_err(|e| Error::io("read", name, e))?;
+        if portion.is_empty() {
+            return Ok(());
+        }
+        visit(&portion);
     }
 }
 

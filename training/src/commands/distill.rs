@@ -49,7 +49,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             read_devel(&arguments.devel, arguments.reading, &student)?,
         )),
     };
-    let (weights, file) = arguments.school.file("model.safetensors")?;
+    let (weights, file) = arguments.school.weights()?;
 
     let bar = progress_bar("{prefix} {bar:30} step {pos}/{len}  {msg}  {per_sec}  {eta} left");
     arguments.device.train(|rank, name, device| {

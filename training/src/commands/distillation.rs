@@ -5,18 +5,19 @@ use std::path::PathBuf;
 use chemtag::Device;
 use chemtag_training::aligned_text::{AlignedText, CutText};
 use chemtag_training::columns::fingerprint;
+use chemtag_training::encoder_folder::EncoderFolder;
 use chemtag_training::error::{Error, Result};
 use chemtag_training::teacher::Ensemble;
 use chemtag_training::text::TextSet;
 
-use super::{ModelArguments, Start, file};
+use super::{ModelArguments, Start};
 
 /// Who learns what from whom.
 #[derive(clap::Args)]
 pub struct School {
-    /// Folder of the encoder or model that learns: config.json, tokenizer.json, model.safetensors.
+    /// Folder of the encoder or model that learns, as `--encoder` of `finetune`; or hub:OWNER/NAME.
     #[arg(long, value_name = "DIR")]
-    student: PathBuf,
+    student: String,
     #[command(flatten)]
     model: ModelArguments,
     /// Folders of trained models; several form an ensemble.
@@ -28,15 +29,16 @@ pub struct School {
 }
 
 impl School {
-    /// One of the student's files, and the file's name in messages.
-    pub(super) fn file(&self, name: &str) -> Result<(Vec<u8>, String)> {
-        file(&self.student, name)
+    /// The student's weights (safetensors) and their name in messages.
+    pub(super) fn weights(&self) -> Result<(Vec<u8>, String)> {
+        EncoderFolder::open(&self.student)?.weights()
     }
 
     /// The student with its teachers' classes, the teachers, and the text that they read.
     pub(super) fn read(&self, device: Device) -> Result<(Start, Ensemble, AlignedText)> {
         let mut ensemble = Ensemble::load(&self.teacher, device)?;
-        let student = self.model.apply(Start::read(&self.student)?, ensemble.classes()?.to_vec())?;
+        let student =
+            self.model.apply(Start::read(&EncoderFolder::open(&self.student)?)?, ensemble.classes()?.to_vec())?;
         let text = self.read_text(&student, &ensemble)?;
         ensemble.read_from(&text)?;
         Ok((student, ensemble, text))

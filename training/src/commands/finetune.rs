@@ -49,7 +49,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     )?;
     let devel = read_devel(&arguments.devel, arguments.reading, &start)?;
     candle_core::cuda::set_gemm_reduced_precision_f32(true);
-    let (weights, name) = arguments.encoder.file("model.safetensors")?;
+    let (weights, name) = arguments.encoder.weights()?;
 
     let bar = progress_bar(STEPS);
     arguments.device.train(|rank, _, device| {

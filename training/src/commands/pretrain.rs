@@ -8,12 +8,12 @@ use chemtag_training::parameters::{Parameters, Task};
 use chemtag_training::pretrain::{Run, Settings, pretrain};
 use chemtag_training::text::TextSet;
 
-use super::{DeviceArguments, EncoderFolder, STEPS, progress_bar};
+use super::{DeviceArguments, EncoderArgument, STEPS, progress_bar};
 
 #[derive(clap::Args)]
 pub struct Arguments {
     #[command(flatten)]
-    encoder: EncoderFolder,
+    encoder: EncoderArgument,
     /// Texts made by `prepare-text`; one that is named twice counts twice.
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     text: Vec<PathBuf>,
@@ -33,7 +33,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         text.append(&TextSet::load(path)?);
     }
     let masking = Masking::new(arguments.settings.mask_share, &start.pieces)?;
-    let (weights, name) = arguments.encoder.file("model.safetensors")?;
+    let (weights, name) = arguments.encoder.weights()?;
     let bar = progress_bar(STEPS);
     arguments.device.train(|rank, _, device| {
         let settings = arguments.settings.clone();
