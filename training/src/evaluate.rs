@@ -8,8 +8,10 @@ use chemtag::{Entity, TagOptions, Tagger};
 use serde::Serialize;
 
 use crate::corpus::Document;
+use crate::ensemble_tagging::{predicted, tag_together};
 use crate::error::Result;
 use crate::score::{Counts, Predicted, Scores, write_errors};
+use crate::teacher::Ensemble;
 
 /// How the corpus is read.
 #[derive(Debug, Clone, Default)]
@@ -81,20 +83,57 @@ pub fn evaluate(
     let started = Instant::now();
     let entities = tag(&tagger, documents, options.retokenise)?;
     let seconds = started.elapsed().as_secs_f64();
-
-    let mut scores = Scores::default();
     let predicted: Vec<Vec<Predicted>> = entities
         .iter()
         .map(|found| found.iter().map(|entity| (entity.start..entity.end, entity.class.as_deref())).collect())
         .collect();
-    for (document, predicted) in documents.iter().zip(&predicted) {
+    let scores = score(documents, &predicted, errors)?;
+    let tokens = (tagger.model().activity().pieces - read_before) as usize;
+    Ok(Evaluation { scores, seconds, tokens, engine: tagger.model().backend().describe() })
+}
+
+/// The same for several models that speak with one voice ([`tag_together`]); they have the same classes.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn evaluate_ensemble(
+    ensemble: &Ensemble,
+    documents: &[Document],
+    options: &Options,
+    errors: Option<&Path>,
+) -> Result<Evaluation> {
+    let models = ensemble.models();
+    let without_words: Vec<Document>;
+    let read = match options.retokenise {
+        true => {
+            without_words = documents.iter().map(|document| Document { words: None, ..document.clone() }).collect();
+            &without_words
+        }
+        false => documents,
+    };
+    let started = Instant::now();
+    let (found, tokens) = tag_together(&models, read, options.lone_sentences)?;
+    let seconds = started.elapsed().as_secs_f64();
+    let classes = ensemble.classes()?;
+    let predicted: Vec<Vec<Predicted>> = found.iter().map(|found| predicted(found, classes)).collect();
+    let engines = models.first().map(|model| model.backend().describe()).unwrap_or_default();
+    Ok(Evaluation {
+        scores: score(documents, &predicted, errors)?,
+        seconds,
+        tokens,
+        engine: format!("{} models together, {engines}", models.len()),
+    })
+}
+
+fn score(documents: &[Document], predicted: &[Vec<Predicted>], errors: Option<&Path>) -> Result<Scores> {
+    let mut scores = Scores::default();
+    for (document, predicted) in documents.iter().zip(predicted) {
         scores.add_document(&document.mentions, predicted);
     }
     if let Some(path) = errors {
         write_errors(path, documents.iter().zip(predicted.iter().map(Vec::as_slice)))?;
     }
-    let tokens = (tagger.model().activity().pieces - read_before) as usize;
-    Ok(Evaluation { scores, seconds, tokens, engine: tagger.model().backend().describe() })
+    Ok(scores)
 }
 
 fn tag<'d>(tagger: &Tagger, documents: &'d [Document], retokenise: bool) -> Result<Vec<Vec<Entity<'d>>>> {

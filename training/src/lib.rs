@@ -13,8 +13,10 @@ pub mod corpus;
 pub mod dataset;
 pub mod distill;
 pub mod encoder_folder;
+pub mod ensemble_tagging;
 pub mod error;
 pub mod evaluate;
+pub mod export;
 pub mod files;
 pub mod finetune;
 #[cfg(feature = "cuda")]

@@ -33,8 +33,10 @@ enum Command {
     Label(commands::label::Arguments),
     /// Teach a small model the answers of trained ones on unlabelled text.
     Distill(commands::distill::Arguments),
-    /// Score a model on an annotated corpus: strict spans.
+    /// Score a model, or several together, on an annotated corpus: strict spans.
     Evaluate(commands::evaluate::Arguments),
+    /// Write a trained model as it is published: only what taggers need, with its name, version and licence; or the mean of several.
+    Export(commands::export::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         Command::Label(arguments) => commands::label::run(&arguments),
         Command::Distill(arguments) => commands::distill::run(&arguments),
         Command::Evaluate(arguments) => commands::evaluate::run(&arguments),
+        Command::Export(arguments) => commands::export::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -230,8 +230,15 @@ fn checkpoints_in_scibert_layout_become_teachers_and_teach_a_student() {
         teachers.push(teacher);
     }
 
+    // Together, they meet at words; a model beside itself finds what it finds alone.
+    let alone = f1(&[&teachers[0]], &test);
+    assert_eq!(f1(&[&teachers[0], &teachers[0]], &test), alone);
+    let together = f1(&[&teachers[0], &teachers[1]], &test);
+    eprintln!("together: {together}");
+    assert!(together > 80., "{together}");
+
     // What an uncased model finds stands in the caller's text as it was written.
-    let tagger = chemtag::Tagger::load(&PathBuf::from(&teachers[1])).unwrap();
+    let tagger = chemtag::Tagger::load(PathBuf::from(&teachers[1])).unwrap();
     let mut capitals = 0;
     for document in documents(40, 4) {
         let text = document["text"].as_str().unwrap();

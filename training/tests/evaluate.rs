@@ -5,8 +5,9 @@ mod word_list;
 
 use chemtag::Tagger;
 use chemtag_training::corpus::{Document, Mention};
-use chemtag_training::evaluate::{Options, evaluate};
+use chemtag_training::evaluate::{Options, evaluate, evaluate_ensemble};
 use chemtag_training::score::Counts;
+use chemtag_training::teacher::Ensemble;
 use word_list::{FORMULA, TRIVIAL, TinyModel};
 
 /// Two sentences, of eight and four words, each of one piece to the model.
@@ -38,7 +39,9 @@ fn document(words: bool) -> Document {
 #[test]
 fn scores_and_pieces_are_those_counted_by_hand() {
     let folder = tempfile::tempdir().unwrap();
-    let tagger = Tagger::load(TinyModel::new().write(folder.path())).unwrap();
+    let model = TinyModel::new().write(folder.path());
+    let tagger = Tagger::load(&model).unwrap();
+    let ensemble = Ensemble::load(&[model.clone(), model], chemtag::Device::Cpu).unwrap();
     let errors = folder.path().join("errors.tsv");
     for (words, lone_sentences, retokenise, pieces) in [
         (false, false, false, 12 + 2),
@@ -52,6 +55,12 @@ fn scores_and_pieces_are_those_counted_by_hand() {
         let documents = [document(words), document(words)];
         let found = evaluate(&tagger, &documents, &Options { lone_sentences, retokenise }, Some(&errors)).unwrap();
         assert_eq!(found.tokens, 2 * pieces, "words given: {words}, lone: {lone_sentences}, split anew: {retokenise}");
+        // Beside itself a model finds what it finds alone, and reads twice as much.
+        let options = Options { lone_sentences, retokenise };
+        let twice = evaluate_ensemble(&ensemble, &documents, &options, None).unwrap();
+        assert_eq!(twice.tokens, 2 * found.tokens);
+        assert_eq!(twice.scores.overall, found.scores.overall);
+        assert_eq!(twice.scores.by_class, found.scores.by_class);
         if !words || retokenise {
             assert_eq!(found.scores.overall, Counts { gold: 8, predicted: 8, correct: 4 });
             assert_eq!(found.scores.by_class[TRIVIAL], Counts { gold: 6, predicted: 6, correct: 2 });

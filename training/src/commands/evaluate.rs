@@ -3,16 +3,17 @@
 use std::path::PathBuf;
 
 use chemtag::{Device, LoadOptions, ModelSource, TagOptions, Tagger};
-use chemtag_training::corpus::{self, TypeFilter};
+use chemtag_training::corpus::{self, Document, TypeFilter};
 use chemtag_training::error::{Error, Result};
-use chemtag_training::evaluate::{Options, evaluate};
+use chemtag_training::evaluate::{Evaluation, Options, evaluate, evaluate_ensemble};
 use chemtag_training::score::{Counts, Scores};
+use chemtag_training::teacher::Ensemble;
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Folder of the model.
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    /// Folder of the model; several form an ensemble, as they teach: the mean of their posteriors decides.
+    #[arg(long, value_name = "DIR", required = true, num_args = 1..)]
+    model: Vec<PathBuf>,
     /// The corpus: .jsonl (compared by characters) or .conll (its tokens are the words).
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
@@ -44,21 +45,14 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments) -> Result<()> {
     let documents = corpus::read(&arguments.data, arguments.types.as_ref().unwrap_or(&TypeFilter::all()))?;
-    let options = LoadOptions { device: arguments.device, ..LoadOptions::default() };
-    let tagger = Tagger::load_with(ModelSource::from(&arguments.model), options)?.with_options(TagOptions {
-        threshold: arguments.threshold,
-        threads: arguments.threads,
-        ..TagOptions::default()
-    })?;
-    let reading = Options { lone_sentences: arguments.sentences, retokenise: arguments.retokenise };
-    let evaluation = evaluate(&tagger, &documents, &reading, arguments.errors.as_deref())?;
+    let (evaluation, classes) = score(arguments, &documents)?;
 
     println!("engine: {}", evaluation.engine);
     println!(
         "{:<14} {:>9} {:>9} {:>9} {:>8} {:>9} {:>8}",
         "", "precision", "recall", "F1", "gold", "predicted", "correct"
     );
-    for (name, counts) in rows(&evaluation.scores, &tagger.model().config().tagger.classes) {
+    for (name, counts) in rows(&evaluation.scores, &classes) {
         println!(
             "{name:<14} {:>9.2} {:>9.2} {:>9.2} {:>8} {:>9} {:>8}",
             counts.precision(),
@@ -74,6 +68,27 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         println!("{json}");
     }
     Ok(())
+}
+
+/// The scores, and the classes that the model knows.
+fn score(arguments: &Arguments, documents: &[Document]) -> Result<(Evaluation, Vec<String>)> {
+    let reading = Options { lone_sentences: arguments.sentences, retokenise: arguments.retokenise };
+    let errors = arguments.errors.as_deref();
+    let [model] = arguments.model.as_slice() else {
+        if arguments.threshold.is_some() || arguments.threads.is_some() {
+            return Err(Error::Setting("--threshold and --threads are for one model, not for several together".into()));
+        }
+        let ensemble = Ensemble::load(&arguments.model, arguments.device)?;
+        return Ok((evaluate_ensemble(&ensemble, documents, &reading, errors)?, ensemble.classes()?.to_vec()));
+    };
+    let options = LoadOptions { device: arguments.device, ..LoadOptions::default() };
+    let tagger = Tagger::load_with(ModelSource::from(model), options)?.with_options(TagOptions {
+        threshold: arguments.threshold,
+        threads: arguments.threads,
+        ..TagOptions::default()
+    })?;
+    let classes = tagger.model().config().tagger.classes.clone();
+    Ok((evaluate(&tagger, documents, &reading, errors)?, classes))
 }
 
 /// The rows of the table: overall, and each class that the corpus marks and the model knows. A corpus' own types, such as `CHEMICAL`, are

@@ -3,6 +3,7 @@
 pub mod distill;
 mod distillation;
 pub mod evaluate;
+pub mod export;
 pub mod finetune;
 pub mod label;
 pub mod prepare;
