@@ -15,6 +15,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
 
+use crate::corpus_heads::CORPUS_HEADS;
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
 
@@ -31,6 +32,11 @@ pub const MAP: [&str; 2] = ["representation_map.weight", "representation_map.bia
 pub enum Task {
     /// Span head, CRF and class head.
     Tagging,
+    /// The same, and a correction of the span head for each corpus ([`crate::corpus_heads`]), which no model's folder keeps.
+    TaggingByCorpus {
+        /// Number of corpora.
+        corpora: usize,
+    },
     /// A linear map towards another encoder's hidden states.
     Representations {
         /// Width of those.
@@ -221,7 +227,8 @@ impl Parameters {
     /// # Errors
     /// If a file cannot be written; each file is whole or untouched.
     pub fn save_model(&self, folder: &Path, tokenizer: &[u8]) -> Result<()> {
-        save_folder(folder, &self.config, tokenizer, self.values(DType::F16)?.into_iter().collect())
+        let kept = self.values(DType::F16)?.into_iter().filter(|(name, _)| !CORPUS_HEADS.contains(&name.as_str()));
+        save_folder(folder, &self.config, tokenizer, kept.collect())
     }
 }
 
@@ -329,6 +336,11 @@ pub fn head_shapes(config: &ModelConfig, task: Task) -> Vec<(String, Vec<usize>)
             shapes.push((format!("{head}.weight"), vec![outputs, hidden]));
             shapes.push((format!("{head}.bias"), vec![outputs]));
         }
+    }
+    if let Task::TaggingByCorpus { corpora } = task {
+        let [weights, biases] = CORPUS_HEADS;
+        shapes.push((weights.into(), vec![corpora * TAGS, hidden]));
+        shapes.push((biases.into(), vec![corpora * TAGS]));
     }
     shapes
 }

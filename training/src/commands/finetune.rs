@@ -54,7 +54,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let bar = progress_bar(STEPS);
     arguments.device.train(|rank, _, device| {
         let (settings, config) = (arguments.settings.clone(), start.config.clone());
-        let parameters = Parameters::from_checkpoint(&weights, &name, config, Task::Tagging, settings.seed, device)?;
+        let task = match settings.corpus_heads {
+            true => Task::TaggingByCorpus { corpora: train.corpora.len() },
+            false => Task::Tagging,
+        };
+        let parameters = Parameters::from_checkpoint(&weights, &name, config, task, settings.seed, device)?;
         let mut on_step = |step: usize, steps: usize, losses: Losses| {
             bar.set_length(steps as u64);
             bar.set_position(step as u64);
