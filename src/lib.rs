@@ -23,6 +23,7 @@ mod device;
 mod engine;
 mod entity;
 mod error;
+pub mod formula;
 pub mod model;
 mod pipeline;
 mod portion;

@@ -1,11 +1,13 @@
 //! Annotated documents -> variants of them with the same mentions, written as other texts write: upper-case and title-case headings, Greek letters
-//! spelled out or back, other hyphens and primes, subscripts in formulas, other names in the place of names (entity swap, Dai and Adel 2020).
+//! spelled out or back, other hyphens and primes, subscripts in formulas, other names in the place of names (entity swap, Dai and Adel 2020), or
+//! normalised as Weston et al. (2019) normalised their materials abstracts.
 //! Which document gets which variant depends on the seed and the document's place alone.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::str::FromStr;
 
+use chemtag::formula::Formula;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -28,15 +30,18 @@ pub enum Kind {
     Subscripts,
     /// Names replaced by other names of the same class from the same corpus.
     Swap,
+    /// Formulas with their elements in alphabetical order, numbers as `<nUm>`, capitals at the start of words as small letters.
+    Normalised,
 }
 
-const KINDS: [(&str, Kind); 6] = [
+const KINDS: [(&str, Kind); 7] = [
     ("upper", Kind::Upper),
     ("title", Kind::Title),
     ("greek", Kind::Greek),
     ("marks", Kind::Marks),
     ("subscripts", Kind::Subscripts),
     ("swap", Kind::Swap),
+    ("normalised", Kind::Normalised),
 ];
 
 const GREEK: [(&str, &str); 12] = [
@@ -160,6 +165,7 @@ fn edits(kind: Kind, document: &Document, names: &BTreeMap<String, Vec<&str>>, r
             }
             all
         }
+        Kind::Normalised => normalised(document, &mentions),
         // A given word's place in another name is not known.
         Kind::Swap if document.words.is_some() => Vec::new(),
         Kind::Swap => {
@@ -179,6 +185,45 @@ fn edits(kind: Kind, document: &Document, names: &BTreeMap<String, Vec<&str>>, r
             all
         }
     }
+}
+
+/// What `Kind::Normalised` writes. Between spaces and without the punctuation around it stands a formula, a number, a word or something else.
+fn normalised(document: &Document, mentions: &[Mention]) -> Vec<Edit> {
+    let mut all = Vec::new();
+    let mut end = 0;
+    for part in document.text.split_inclusive(char::is_whitespace) {
+        let start = end;
+        end += part.len();
+        let outer = part.trim_end();
+        // Brackets of a formula's own groups stay with it.
+        let edge = |c| Formula::parse(outer).is_none() && ",;:.!?()[]\"'".contains(c);
+        let word = outer.trim_start_matches(edge);
+        let start = start + outer.len() - word.len();
+        let word = word.trim_end_matches(edge);
+        let range = start..start + word.len();
+        let crosses = |mention: &Mention| {
+            let cut = |at: usize| range.start < at && at < range.end;
+            cut(mention.start) || cut(mention.end)
+        };
+        if let Some(other) = normalised_word(word).filter(|other| other != word && !mentions.iter().any(crosses)) {
+            all.push((range, other));
+        }
+    }
+    all
+}
+
+fn normalised_word(word: &str) -> Option<String> {
+    let mut letters = word.chars();
+    if let Some(formula) = Formula::parse(word) {
+        // Capitals alone are more often an abbreviation.
+        let written = word.contains(|c: char| c.is_ascii_lowercase() || c.is_numeric());
+        return if written && formula.elements() > 1 { formula.alphabetical() } else { None };
+    }
+    if word.parse::<f64>().is_ok() && word.starts_with(|c: char| c.is_ascii_digit()) {
+        return Some("<nUm>".into());
+    }
+    let first = letters.next().filter(|first| first.is_uppercase())?;
+    (word.len() > 1 && letters.clone().all(char::is_lowercase)).then(|| first.to_lowercase().chain(letters).collect())
 }
 
 /// The only character of an iterator.
@@ -299,6 +344,12 @@ mod tests {
             variant("subscripts=1", std::slice::from_ref(&text)),
             ["the groß [α-pinene] in [H₂SO₄] and [N,N'-x] with [Fe(CN)₆]"]
         );
+        let text = document("Films of [TiO2] ([TiO2]) and [LiNi0.5Mn1.5O4]/[C] by PVD at 300.5 K: Band of [K3]Fe", "A");
+        assert_eq!(
+            variant("normalised=1", std::slice::from_ref(&text)),
+            ["films of [O2Ti] ([O2Ti]) and [LiNi0.5Mn1.5O4]/[C] by PVD at <nUm> K: band of [K3]Fe"]
+        );
+        let text = document("the groß [α-pinene] in [H2SO4] and [N,N'-x] with [Fe(CN)6]", "A");
         let marks = variant("marks=1", std::slice::from_ref(&text)).remove(0);
         assert!(marks.contains("[N,N′") && !marks.contains('-'), "{marks}");
     }
@@ -329,7 +380,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn words_and_mentions_stay_on_borders(parts in prop::collection::vec("[aα\u{3b2}Δ'\u{2032}2H()-]{1,4}", 1..12), kind in 0usize..6) {
+        fn words_and_mentions_stay_on_borders(parts in prop::collection::vec("[aα\u{3b2}Δ'\u{2032}2H()-]{1,4}", 1..12), kind in 0usize..7) {
             let text = parts.join(" ");
             let mut words = Vec::new();
             let mut start = 0;

@@ -10,7 +10,9 @@ use chemtag::text::{sentences, words};
 use chemtag::tokenizer::WordPieces;
 use rayon::prelude::*;
 
+use crate::augment::Augmentation;
 use crate::columns::{self, Column};
+use crate::corpus::Document;
 use crate::error::{Error, Result};
 
 /// Lines that are read before they are cut into pieces side by side.
@@ -41,22 +43,49 @@ impl TextSet {
     /// # Errors
     /// If a line cannot be read or is not UTF-8, or the vocabulary has more than 65,536 pieces; `name` is the text's name in messages.
     pub fn read(&mut self, name: &Path, text: impl BufRead, pieces: &WordPieces) -> Result<()> {
+        self.read_with_variants(name, text, &Augmentation::default(), pieces)
+    }
+
+    /// Reads a text and adds variants of its documents, each some way behind its document.
+    ///
+    /// # Errors
+    /// As [`TextSet::read`].
+    pub fn read_with_variants(
+        &mut self,
+        name: &Path,
+        text: impl BufRead,
+        augmentation: &Augmentation,
+        pieces: &WordPieces,
+    ) -> Result<()> {
+        let mut seed = 0;
+        for_each_portion(name, text, |lines| {
+            let mut portion: Vec<Document> = lines.into_iter().map(Document::unannotated).collect();
+            portion.extend(augmentation.variants(&portion, seed << 32));
+            seed += 1;
+            self.add(&portion, pieces)
+        })
+    }
+
+    /// Adds the texts of documents; those without a word are left out.
+    ///
+    /// # Errors
+    /// If the vocabulary has more than 65,536 pieces.
+    pub fn add(&mut self, documents: &[Document], pieces: &WordPieces) -> Result<()> {
         if pieces.vocab_size() > usize::from(u16::MAX) + 1 {
             return Err(Error::Setting(format!(
                 "the vocabulary has {} pieces; a prepared text holds ids below 65,536",
                 pieces.vocab_size()
             )));
         }
-        for_each_portion(name, text, |lines| {
-            let documents: Vec<_> = lines.par_iter().map(|line| cut(line, pieces)).collect();
-            for sentences in documents.into_iter().filter(|sentences| !sentences.is_empty()) {
-                self.document_sentences.push(sentences.len() as u32);
-                for sentence in sentences {
-                    self.sentence_pieces.push(sentence.len() as u16);
-                    self.piece_ids.extend(sentence);
-                }
+        let documents: Vec<_> = documents.par_iter().map(|document| cut(&document.text, pieces)).collect();
+        for sentences in documents.into_iter().filter(|sentences| !sentences.is_empty()) {
+            self.document_sentences.push(sentences.len() as u32);
+            for sentence in sentences {
+                self.sentence_pieces.push(sentence.len() as u16);
+                self.piece_ids.extend(sentence);
             }
-        })
+        }
+        Ok(())
     }
 
     /// The same, said to be cut by the tokenizer of this fingerprint.
@@ -174,8 +203,12 @@ impl TextSet {
 /// Calls `visit` with some thousand lines of a text at a time, so that a text of any length can be read by all threads in little memory.
 ///
 /// # Errors
-/// If a line cannot be read or is not UTF-8; `name` is the text's name in messages.
-pub fn for_each_portion(name: &Path, text: impl BufRead, mut visit: impl FnMut(&[String])) -> Result<()> {
+/// If a line cannot be read or is not UTF-8, and those of `visit`; `name` is the text's name in messages.
+pub fn for_each_portion(
+    name: &Path,
+    text: impl BufRead,
+    mut visit: impl FnMut(Vec<String>) -> Result<()>,
+) -> Result<()> {
     let mut lines = text.lines();
     loop {
         let portion: Vec<String> =
@@ -183,7 +216,7 @@ pub fn for_each_portion(name: &Path, text: impl BufRead, mut visit: impl FnMut(&
         if portion.is_empty() {
             return Ok(());
         }
-        visit(&portion);
+        visit(portion)?;
     }
 }
 
@@ -231,6 +264,28 @@ mod tests {
         let set = set(&[vec![3, 4, 5], vec![2], vec![25, 1]]);
         assert_eq!(set.sequences(10), [0..7, 7..12, 12..14, 14..24, 24..34, 34..40]);
         assert_eq!(set.sequences(1000), [0..12, 12..14, 14..40]);
+    }
+
+    #[test]
+    fn variants_stand_behind_their_documents() {
+        let letters = ["[UNK]", "T", "t", "##i", "##O", "##2", "O", "##T", "##I"];
+        let vocabulary: serde_json::Map<_, _> =
+            letters.iter().enumerate().map(|(id, piece)| (piece.to_string(), id.into())).collect();
+        let json = serde_json::json!({
+            "version": "1.0",
+            "model": { "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+                "max_input_chars_per_word": 100, "vocab": vocabulary },
+        });
+        let pieces = WordPieces::from_json(json.to_string().as_bytes(), "tokenizer.json", letters.len());
+        let read = |augmentation: &str| {
+            let (pieces, mut set) = (pieces.as_ref().unwrap(), TextSet::default());
+            let augmentation = augmentation.parse().unwrap();
+            set.read_with_variants(Path::new("text"), "TiO2\nTi".as_bytes(), &augmentation, pieces).unwrap();
+            set.piece_ids().to_vec()
+        };
+        assert_eq!(read("upper=0"), [1, 3, 4, 5, 1, 3]);
+        assert_eq!(read("normalised=1"), [1, 3, 4, 5, 1, 3, 6, 5, 7, 3]);
+        assert_eq!(read("upper=1"), [1, 3, 4, 5, 1, 3, 1, 8, 4, 5, 1, 8]);
     }
 
     proptest! {

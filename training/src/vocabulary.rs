@@ -56,21 +56,27 @@ impl WordCounts {
     /// If a line cannot be read or is not UTF-8; `name` is the text's name in messages.
     pub fn read(&mut self, name: &Path, text: impl BufRead) -> Result<()> {
         for_each_portion(name, text, |lines| {
-            let of_line = |mut counts: HashMap<String, u64>, line: &String| {
-                for sentence in sentences(line) {
-                    let sentence = &line[sentence.range];
-                    for word in words(sentence) {
-                        add(&mut counts, &sentence[word], 1);
-                    }
-                }
-                counts
-            };
-            let portions: Vec<HashMap<String, u64>> = lines.par_iter().fold(HashMap::new, of_line).collect();
-            for (word, count) in portions.iter().flatten() {
-                add(&mut self.counts, word, *count);
-            }
-            self.forget_rare(MOST_WORDS);
+            self.add(&lines);
+            Ok(())
         })
+    }
+
+    /// Counts the words of documents.
+    pub fn add(&mut self, documents: &[impl AsRef<str> + Sync]) {
+        let of_document = |mut counts: HashMap<String, u64>, text: &str| {
+            for sentence in sentences(text) {
+                let sentence = &text[sentence.range];
+                for word in words(sentence) {
+                    count(&mut counts, &sentence[word], 1);
+                }
+            }
+            counts
+        };
+        let parts = documents.par_iter().map(AsRef::as_ref).fold(HashMap::new, of_document);
+        for (word, times) in parts.collect::<Vec<HashMap<String, u64>>>().iter().flatten() {
+            count(&mut self.counts, word, *times);
+        }
+        self.forget_rare(MOST_WORDS);
     }
 
     /// Drops the rarest words until there are at most `most`.
@@ -93,10 +99,10 @@ impl WordCounts {
     }
 }
 
-fn add(counts: &mut HashMap<String, u64>, word: &str, count: u64) {
+fn count(counts: &mut HashMap<String, u64>, word: &str, times: u64) {
     match counts.get_mut(word) {
-        Some(sum) => *sum += count,
-        None => _ = counts.insert(word.into(), count),
+        Some(sum) => *sum += times,
+        None => _ = counts.insert(word.into(), times),
     }
 }
 

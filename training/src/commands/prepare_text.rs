@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use chemtag_training::augment::Augmentation;
 use chemtag_training::error::Result;
 use chemtag_training::text::TextSet;
 
@@ -14,6 +15,10 @@ pub struct Arguments {
     encoder: EncoderArgument,
     #[command(flatten)]
     text: TextFiles,
+    /// Add variants of a share of the documents: KIND=SHARE,... with the kinds upper, title (case, as in headings), marks (other hyphens and
+    /// primes), normalised (formulas in alphabetical order, numbers as <nUm>, small letters, as in a collection of materials abstracts).
+    #[arg(long, value_name = "KIND=SHARE,...")]
+    augment: Option<Augmentation>,
     /// The file to write.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -22,7 +27,12 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<()> {
     let start = arguments.encoder.read()?;
     let mut set = TextSet::of_tokenizer(&start.tokenizer);
-    arguments.text.for_each(|path, text| set.read(path, text, &start.pieces))?;
+    let augmentation = arguments.augment.clone().unwrap_or_default();
+    arguments.text.for_each(|path, text| set.read_with_variants(path, text, &augmentation, &start.pieces))?;
+    arguments.text.for_each_corpus(|mut documents| {
+        documents.extend(augmentation.variants(&documents, 0));
+        set.add(&documents, &start.pieces)
+    })?;
     set.save(&arguments.out)?;
     let (documents, sentences, pieces) = (set.documents(), set.sentences(), set.piece_ids().len());
     println!("{}: {documents} documents, {sentences} sentences, {pieces} pieces", arguments.out.display());

@@ -1,23 +1,27 @@
-//! `--text`: files or standard input, a document on each line.
+//! `--text` and `--corpus`: unlabelled text, a document on each line of files or of standard input, and the documents of annotated corpora.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
+use chemtag_training::corpus::{self, Document, TypeFilter};
 use chemtag_training::error::{Error, Result};
 
 /// Texts of one collection.
 #[derive(clap::Args)]
 pub struct TextFiles {
-    /// Texts, a document on each line, in UTF-8; `-` for standard input (as in `zstd -dc text.zst | chemtag-train ... --text -`).
-    #[arg(long = "text", value_name = "FILE", required = true, num_args = 1..)]
-    files: Vec<PathBuf>,
+    /// Texts, a document on each line, in UTF-8; `-` for standard input (as in `zstd -dc text.zst | chemtag-train prepare-text --text -`).
+    #[arg(long, value_name = "FILE", num_args = 1.., required_unless_present = "corpus")]
+    text: Vec<PathBuf>,
+    /// Annotated corpora (.jsonl or .conll) whose documents are read as text, too; one named twice is read twice.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    corpus: Vec<PathBuf>,
 }
 
 impl TextFiles {
     /// Calls `read` with each text's name and content.
     pub(super) fn for_each(&self, mut read: impl FnMut(&Path, &mut dyn BufRead) -> Result<()>) -> Result<()> {
-        for path in &self.files {
+        for path in &self.text {
             if path == Path::new("-") {
                 read(path, &mut std::io::stdin().lock())?;
             } else {
@@ -26,5 +30,10 @@ impl TextFiles {
             }
         }
         Ok(())
+    }
+
+    /// Calls `read` with each corpus' documents.
+    pub(super) fn for_each_corpus(&self, mut read: impl FnMut(Vec<Document>) -> Result<()>) -> Result<()> {
+        self.corpus.iter().try_for_each(|path| read(corpus::read(path, &TypeFilter::all())?))
     }
 }

@@ -22,6 +22,10 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<()> {
     let mut counts = WordCounts::default();
     arguments.text.for_each(|path, text| counts.read(path, text))?;
+    arguments.text.for_each_corpus(|documents| {
+        counts.add(&documents.iter().map(|document| document.text.as_str()).collect::<Vec<_>>());
+        Ok(())
+    })?;
     let (json, pieces) = learn(&counts, &arguments.settings)?;
     write_atomically(&arguments.out, &json)?;
     let (words, distinct) = (counts.total(), counts.distinct());

@@ -30,6 +30,13 @@ pub struct Document {
     pub words: Option<Vec<Range<usize>>>,
 }
 
+impl Document {
+    /// A text without mentions and name.
+    pub fn unannotated(text: String) -> Self {
+        Self { id: String::new(), text, mentions: Vec::new(), words: None }
+    }
+}
+
 /// A span of a text, `start..end` in bytes, and its class.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mention {

@@ -4,7 +4,7 @@ use chemtag::tokenizer::WordPieces;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-fn count(text: &str) -> WordCounts {
+fn counts_of(text: &str) -> WordCounts {
     let mut counts = WordCounts::default();
     counts.read(Path::new("text"), text.as_bytes()).unwrap();
     counts
@@ -67,7 +67,7 @@ fn naive(words: &BTreeMap<String, u64>, mut vocabulary: Vec<String>, settings: &
 #[test]
 fn merges_are_those_of_counting_all_pairs_anew() {
     for seed in [1, 2, 3] {
-        let counts = count(&text(seed));
+        let counts = counts_of(&text(seed));
         let settings = Settings { size: 70, ..Settings::default() };
         let (json, learnt) = learn(&counts, &settings).unwrap();
         let found = pieces(&json);
@@ -85,9 +85,9 @@ fn merges_are_those_of_counting_all_pairs_anew() {
 fn the_same_text_gives_the_same_bytes_however_it_is_split() {
     let text = text(7);
     let settings = Settings { size: 120, ..Settings::default() };
-    let whole = learn(&count(&text), &settings).unwrap();
+    let whole = learn(&counts_of(&text), &settings).unwrap();
     for _ in 0..3 {
-        assert_eq!(learn(&count(&text), &settings).unwrap(), whole);
+        assert_eq!(learn(&counts_of(&text), &settings).unwrap(), whole);
     }
     let mut parts = WordCounts::default();
     for line in text.lines() {
@@ -99,7 +99,7 @@ fn the_same_text_gives_the_same_bytes_however_it_is_split() {
 #[test]
 fn special_pieces_come_first_and_words_are_the_products() {
     let text = "N,N-dimethyl and N,N-diethyl and NaCl\nN,N-dimethyl Naïve nai\u{308}ve NaCl and\n";
-    let (json, _) = learn(&count(text), &Settings { size: 100, ..Settings::default() }).unwrap();
+    let (json, _) = learn(&counts_of(text), &Settings { size: 100, ..Settings::default() }).unwrap();
     let found = pieces(&json);
     assert_eq!(found[..5], SPECIAL.map(String::from));
     let tokenizer = WordPieces::from_json(&json, "t", found.len()).unwrap();
@@ -112,7 +112,7 @@ fn special_pieces_come_first_and_words_are_the_products() {
     );
     assert_eq!(tokenizer.pieces("nai\u{308}ve"), tokenizer.pieces("naïve"));
 
-    let (json, _) = learn(&count(text), &Settings { size: 100, uncased: true, ..Settings::default() }).unwrap();
+    let (json, _) = learn(&counts_of(text), &Settings { size: 100, uncased: true, ..Settings::default() }).unwrap();
     let found = pieces(&json);
     assert!(found[5..].iter().all(|piece| !piece.contains(|c: char| c.is_uppercase() || c == 'ï')), "{found:?}");
     let tokenizer = WordPieces::from_json(&json, "t", found.len()).unwrap();
@@ -122,7 +122,7 @@ fn special_pieces_come_first_and_words_are_the_products() {
 #[test]
 fn rare_characters_and_pieces_are_left_out() {
     let text = "abc abc abc abd abd xyz ☃ ☃ ab\n";
-    let learnt = |settings: Settings| pieces(&learn(&count(text), &settings).unwrap().0)[5..].to_vec();
+    let learnt = |settings: Settings| pieces(&learn(&counts_of(text), &settings).unwrap().0)[5..].to_vec();
     // x, y, z occur once.
     let all = learnt(Settings { size: 50, ..Settings::default() });
     assert_eq!(all, ["a", "b", "c", "d", "☃", "##b", "##c", "##d", "ab", "abc", "abd"]);
@@ -131,14 +131,14 @@ fn rare_characters_and_pieces_are_left_out() {
     assert_eq!(four, ["a", "b", "c", "d", "##b", "##c", "##d", "ab", "abc", "abd"]);
     let three = learnt(Settings { size: 50, min_frequency: 3, ..Settings::default() });
     assert_eq!(three, ["a", "b", "c", "##b", "##c", "ab", "abc"]);
-    let error = |text, settings| learn(&count(text), &settings).unwrap_err().to_string();
+    let error = |text, settings| learn(&counts_of(text), &settings).unwrap_err().to_string();
     assert!(error(text, Settings { size: 12, ..Settings::default() }).contains("do not fit into a vocabulary of 12"));
     assert!(error("once\n", Settings::default()).contains("no words"));
 }
 
 #[test]
 fn the_rarest_words_are_forgotten_first() {
-    let mut counts = count("a a a b b c d\n");
+    let mut counts = counts_of("a a a b b c d\n");
     counts.forget_rare(3);
     assert_eq!(counts.distinct(), 2);
     assert_eq!((counts.counts["a"], counts.counts["b"], counts.total()), (3, 2, 5));
