@@ -50,6 +50,11 @@ impl Share {
         self.first
     }
 
+    /// Parts of a whole step, over all ranks.
+    pub fn parts(&self) -> usize {
+        self.total
+    }
+
     /// This rank's parts of a step, as [`parts`] cuts it. Parts without sequences are left out.
     pub fn cut<'s, S>(&self, sequences: &'s [S], pieces: impl Fn(&S) -> usize) -> Vec<Part<'s, S>> {
         let mut end = 0;

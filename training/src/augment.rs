@@ -4,6 +4,7 @@
 //! Which document gets which variant depends on the seed and the document's place alone.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
@@ -63,6 +64,15 @@ const GREEK: [(&str, &str); 12] = [
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Augmentation {
     shares: BTreeMap<Kind, f64>,
+}
+
+impl fmt::Display for Augmentation {
+    /// As [`Augmentation::from_str`] reads it, in one order of the kinds.
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let name = |kind: &Kind| KINDS.iter().find(|(_, own)| own == kind).map_or("", |(name, _)| name);
+        let parts: Vec<String> = self.shares.iter().map(|(kind, share)| format!("{}={share}", name(kind))).collect();
+        f.write_str(&parts.join(","))
+    }
 }
 
 impl FromStr for Augmentation {

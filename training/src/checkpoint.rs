@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::files::write_atomically;
 use crate::optimizer::Optimizer;
 use crate::parameters::Parameters;
+use crate::provenance::Sources;
 
 /// A number that comes back from JSON to the last bit. serde_json's reader may be off by one unit in the last place, unless all crates of
 /// the build share a feature of it; so the bits are written.
@@ -34,6 +35,9 @@ impl From<Exact> for u64 {
 pub struct Progress {
     /// The run's settings as JSON: a checkpoint serves only the run that wrote it.
     pub settings: String,
+    /// What the run reads.
+    #[serde(default)]
+    pub sources: Sources,
     /// Steps done, over all epochs.
     pub step: usize,
     /// Bytes of the metrics file that belong to these steps.
@@ -46,8 +50,15 @@ pub struct Progress {
 
 impl Progress {
     /// Of a run with these settings that has not begun.
-    pub fn fresh(settings: &str) -> Self {
-        Self { settings: settings.into(), step: 0, metrics_bytes: 0, best: None, epoch_sums: [Exact(0.); 3] }
+    pub fn fresh(settings: &str, sources: &Sources) -> Self {
+        Self {
+            settings: settings.into(),
+            sources: sources.clone(),
+            step: 0,
+            metrics_bytes: 0,
+            best: None,
+            epoch_sums: [Exact(0.); 3],
+        }
     }
 }
 
@@ -69,13 +80,14 @@ pub fn save(path: &Path, progress: &Progress, parameters: &Parameters, optimizer
     write_atomically(path, &file)
 }
 
-/// Reads a checkpoint into the run that has these settings. Returns `None` if there is no checkpoint.
+/// Reads a checkpoint into the run that has these settings and reads these files. Returns `None` if there is no checkpoint.
 ///
 /// # Errors
 /// If the file is damaged, another run's, or does not fit the model.
 pub fn restore(
     path: &Path,
     settings: &str,
+    sources: &Sources,
     parameters: &Parameters,
     optimizer: &mut Optimizer,
 ) -> Result<Option<Progress>> {
@@ -94,6 +106,11 @@ pub fn restore(
         return Err(refused(format!(
             "belongs to a run with other settings: remove the folder or go on with these\n  {}\ninstead of\n  {settings}",
             progress.settings
+        )));
+    }
+    if let Some(difference) = progress.sources.difference(sources) {
+        return Err(refused(format!(
+            "belongs to a run on other data: {difference}; take the data that it began with, or write to another folder"
         )));
     }
     let tensors = candle_core::safetensors::load_buffer(&file, &Device::Cpu)?;
@@ -118,6 +135,7 @@ mod tests {
         for step in 0..10_000 {
             let progress = Progress {
                 settings: "{}".into(),
+                sources: Sources::default(),
                 step,
                 metrics_bytes: random.random(),
                 best: Some((Exact(100. * random.random::<f64>()), step)),

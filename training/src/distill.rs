@@ -3,7 +3,7 @@
 //! own and is resumable, and the last one's model is the result.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use chemtag::model::config::ModelConfig;
@@ -19,6 +19,7 @@ use crate::finetune;
 use crate::loss::Losses;
 use crate::optimizer::AdamW;
 use crate::parameters::{MAP, Parameters, Task};
+use crate::provenance::Provenance;
 use crate::ranks::Rank;
 use crate::representations::{Representations, TeacherEncoder};
 use crate::stage::{Stage, train};
@@ -138,8 +139,10 @@ pub struct Run<'a> {
     pub targets: Targets<'a>,
     /// Which of the run's ranks this is; all have the same settings, text and teachers. The first writes the files.
     pub rank: &'a Rank<'a>,
-    /// A folder for each stage is written here, and the last stage's model.
+    /// A folder for each stage is written here, and the last stage's model and recipe.
     pub out: PathBuf,
+    /// Where the run comes from; its sources must be those of the checkpoints.
+    pub provenance: &'a Provenance,
     /// Gold data for the last stage; `None` to leave it out.
     pub gold: Option<Gold<'a>>,
     /// Told by the first rank after each line of metrics, on gold data after each step: the stage, steps done, steps of the stage, mean losses since the last time.
@@ -165,30 +168,49 @@ pub struct Gold<'a> {
 pub fn distill(mut run: Run, student: &Student, device: &Device) -> Result<()> {
     check(&run, student)?;
     let parameters = tagger(&run, student, device)?;
-    let mut last = None;
+    let mut stages = Vec::new();
     if run.settings.representation_pieces > 0 {
         let Some(values) = representations(&mut run, student, device)? else { return Ok(()) };
         let mut tensors = parameters.values(DType::F32)?;
         tensors.extend(values);
         parameters.set(&tensors)?;
+        stages.push(REPRESENTATIONS);
     }
     if run.settings.pieces > 0 {
         if !structural(&mut run, student, &parameters)? {
             return Ok(());
         }
-        last = Some(STRUCTURAL);
+        stages.push(STRUCTURAL);
     }
     if let Some(gold) = run.gold {
         if !learn_gold(&mut run, gold, student, &parameters)? {
             return Ok(());
         }
-        last = Some(GOLD);
+        stages.push(GOLD);
     }
-    if let Some(stage) = last.filter(|_| run.rank.is_first()) {
-        for name in ["model.safetensors", "tokenizer.json", "config.json"] {
-            let path = run.out.join(stage).join(name);
-            let bytes = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
-            write_atomically(&run.out.join(name), &bytes)?;
+    if run.rank.is_first() { publish(&run.out, &stages) } else { Ok(()) }
+}
+
+/// Copies the last stage's model and recipe to the run's folder, with the records of all stages.
+fn publish(out: &Path, stages: &[&str]) -> Result<()> {
+    let read = |stage: &str, name: &str| {
+        let path = out.join(stage).join(name);
+        std::fs::read(&path).map_err(|e| Error::io("read", &path, e))
+    };
+    let mut records = serde_json::Map::new();
+    for stage in stages {
+        let record = serde_json::from_slice(&read(stage, "run.json")?).map_err(|e| Error::Dataset {
+            path: out.join(stage).join("run.json"),
+            reason: format!("is no record of a run ({e}): remove the stage's folder or restore the file"),
+        })?;
+        records.insert(stage.to_string(), record);
+    }
+    let records = serde_json::to_string_pretty(&serde_json::json!({ "stages": records }));
+    let records = records.map_err(|e| Error::Setting(e.to_string()))?;
+    write_atomically(&out.join("run.json"), format!("{records}\n").as_bytes())?;
+    if let Some(last) = stages.last() {
+        for name in ["recipe.toml", "model.safetensors", "tokenizer.json", "config.json"] {
+            write_atomically(&out.join(name), &read(last, name)?)?;
         }
     }
     Ok(())
@@ -307,6 +329,7 @@ fn learn_gold(run: &mut Run, gold: Gold, student: &Student, parameters: &Paramet
             train: gold.train,
             devel: gold.devel,
             out: run.out.join(GOLD),
+            provenance: run.provenance,
             tokenizer: student.tokenizer,
             mask: student.mask,
             rank: run.rank,
@@ -335,6 +358,9 @@ fn with_stage<R>(
 ) -> Result<R> {
     let settings = &run.settings;
     let teachers = run.targets.ensemble.hashes();
+    // The last stage may read other gold than when these stages began.
+    let sources = run.provenance.sources.without(&["gold", "devel", "reading"]);
+    let provenance = Provenance { sources, ..run.provenance.clone() };
     train(Stage {
         text: run.text,
         reading: TextReading {
@@ -360,6 +386,7 @@ fn with_stage<R>(
         metrics_steps: settings.metrics_steps,
         checkpoint_steps: settings.checkpoint_steps,
         record: serde_json::json!({ "stage": name, "settings": settings, "teachers": teachers }),
+        provenance: &provenance,
         folder: run.out.join(name),
         stop_before: stop_of(run, name),
         on_metrics: &mut |step, steps, losses| (run.on_metrics)(name, step, steps, losses),

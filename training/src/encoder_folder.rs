@@ -89,6 +89,20 @@ impl EncoderFolder {
         Ok((serialize(&tensors)?, path.display().to_string()))
     }
 
+    /// The files that are read.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let mut names = vec!["config.json"];
+        match self.has("tokenizer.json") || !self.has("vocab.txt") {
+            true => names.push("tokenizer.json"),
+            false => names.extend(["vocab.txt", "tokenizer_config.json"].into_iter().filter(|name| self.has(name))),
+        }
+        names.push(match self.has("model.safetensors") || !self.has("pytorch_model.bin") {
+            true => "model.safetensors",
+            false => "pytorch_model.bin",
+        });
+        names.into_iter().map(|name| self.path.join(name)).collect()
+    }
+
     fn has(&self, name: &str) -> bool {
         self.path.join(name).is_file()
     }

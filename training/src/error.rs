@@ -52,6 +52,13 @@ pub enum Error {
         found: String,
     },
 
+    /// A disk is full, or a quota or a limit of the file's size is reached.
+    #[error(
+        "{}: there is no room to write it ({source}): free some space and start the command again; a run goes on from its last checkpoint",
+        path.display()
+    )]
+    NoRoom { path: PathBuf, source: io::Error },
+
     /// A corpus file with an extension that says nothing about its format.
     #[error("{}: expected a corpus named *.jsonl or *.conll", path.display())]
     CorpusFormat { path: PathBuf },
@@ -90,9 +97,21 @@ pub enum Error {
     #[error("checkpoint {} {reason}", path.display())]
     Checkpoint { path: PathBuf, reason: String },
 
+    /// A drawing cannot be made.
+    #[error("cannot draw: {0}")]
+    Plot(String),
+
     /// A setting or a set of tensors that makes no sense.
     #[error("{0}")]
     Setting(String),
+
+    /// A recipe says something that its command does not take.
+    #[error("{}:{line}: {reason}", path.display())]
+    Recipe { path: PathBuf, line: usize, reason: String },
+
+    /// The command line says something that its command does not take, or asks for help.
+    #[error("{0}")]
+    CommandLine(#[from] clap::Error),
 
     /// The gradients are not finite.
     #[error("the run diverged: the gradients of step {step} are not finite; lower the learning rate")]
@@ -142,7 +161,11 @@ impl Error {
 
     /// Wraps an operating system's error with the file it is about.
     pub fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::Io { action, path: path.to_owned(), source }
+        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        match source.kind() {
+            StorageFull | QuotaExceeded | FileTooLarge => Self::NoRoom { path: path.to_owned(), source },
+            _ => Self::Io { action, path: path.to_owned(), source },
+        }
     }
 }
 

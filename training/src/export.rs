@@ -19,8 +19,8 @@ pub struct Description {
     #[arg(long)]
     pub name: Option<String>,
     /// The model's version; as it was if not given.
-    #[arg(long = "model-version", value_name = "VERSION")]
-    pub version: Option<String>,
+    #[arg(long, value_name = "VERSION")]
+    pub model_version: Option<String>,
     /// The weights' licence (SPDX); as it was if not given.
     #[arg(long)]
     pub license: Option<String>,
@@ -95,7 +95,7 @@ pub fn export(models: &[ModelFiles], description: &Description) -> Result<Export
     let tagger = &mut config.tagger;
     for (field, given) in [
         (&mut tagger.name, &description.name),
-        (&mut tagger.version, &description.version),
+        (&mut tagger.version, &description.model_version),
         (&mut tagger.license, &description.license),
     ] {
         if let Some(given) = given {

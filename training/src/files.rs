@@ -37,6 +37,27 @@ pub fn write_atomically_with(path: &Path, write: impl FnOnce(&mut BufWriter<File
     written
 }
 
+/// Removes what [`write_atomically`] had not finished when its program was killed. No other program may be writing to the folder.
+///
+/// # Errors
+/// If the folder cannot be read or written.
+pub fn remove_leftovers(folder: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(folder).map_err(|e| Error::io("read", folder, e))? {
+        let path = entry.map_err(|e| Error::io("read", folder, e))?.path();
+        if is_leftover(&path) {
+            std::fs::remove_file(&path).map_err(|e| Error::io("remove", &path, e))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a file is called `NAME.NUMBER.tmp`.
+fn is_leftover(path: &Path) -> bool {
+    let number = path.file_stem().map(Path::new).and_then(Path::extension).and_then(|number| number.to_str());
+    path.extension().is_some_and(|extension| extension == "tmp")
+        && number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,5 +81,12 @@ mod tests {
         assert!(write_atomically(&directory, b"x").is_err());
         let names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(names.len(), 2, "no temporary file stays: {names:?}");
+        for name in ["a.12.tmp", "model.safetensors.3.tmp", "a.tmp", "12.tmp", "a.12.tmp.x", "a.b2.tmp"] {
+            std::fs::write(folder.path().join(name), b"x").unwrap();
+        }
+        remove_leftovers(folder.path()).unwrap();
+        let mut names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["12.tmp", "a", "a.12.tmp.x", "a.b2.tmp", "a.tmp", "d"]);
     }
 }

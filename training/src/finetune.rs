@@ -1,9 +1,9 @@
 //! An encoder and annotated corpora -> a tagger: fine-tuning with the CRF's likelihood, the class head beside it.
 //! One loop, top to bottom: batches of an epoch, loss, backward pass, AdamW; after each epoch the devel sets; the best epoch is kept.
-//! Resumable at any checkpoint with the same curve; writes settings, metrics.jsonl and the model's folder.
+//! Resumable at any checkpoint with the same curve; writes the model and the files of a run's folder.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use candle_core::Device;
@@ -15,16 +15,16 @@ use serde::Serialize;
 
 use crate::accumulation::{GradientMean, dropout_seed};
 use crate::batches::epoch_batches;
-use crate::checkpoint::{self, Exact, Progress};
+use crate::checkpoint::{Exact, Progress};
 use crate::corpus_heads::CorpusHeads;
 use crate::dataset::{Dataset, Example};
 use crate::error::{Error, Result};
-use crate::files::write_atomically;
 use crate::loss::{LabelledBatch, Losses, loss_and_gradients, mask_pieces};
-use crate::metrics::Metrics;
 use crate::optimizer::{AdamW, Optimizer, Schedule};
 use crate::parameters::Parameters;
+use crate::provenance::Provenance;
 use crate::ranks::Rank;
+use crate::run_folder::{Opening, RunFolder};
 use crate::score::Counts;
 use crate::unfreezing::Unfreezing;
 
@@ -102,8 +102,10 @@ pub struct Run<'a> {
     pub train: &'a Dataset,
     /// Devel data, read in each of these forms; the best epoch has the highest mean F1 over the corpora of the first. Empty: the last epoch is kept.
     pub devel: &'a [(String, Dataset)],
-    /// The model's folder is written here, with `settings.json`, `metrics.jsonl` and `checkpoint.safetensors` beside it.
+    /// The model's folder is written here, with the files of [`RunFolder`] beside it.
     pub out: PathBuf,
+    /// Where the run comes from; its sources must be those of the checkpoint.
+    pub provenance: &'a Provenance,
     /// Bytes of `tokenizer.json`.
     pub tokenizer: &'a [u8],
     /// Id of `[MASK]`; needed if pieces are masked.
@@ -139,7 +141,6 @@ pub fn finetune(mut run: Run, parameters: &Parameters) -> Result<()> {
         return Err(Error::Setting("the corpora shall have heads, but the model has none for each of them".into()));
     }
     let share = run.rank.share(settings.accumulate)?;
-    std::fs::create_dir_all(&run.out).map_err(|e| Error::io("write", &run.out, e))?;
     let json = share.record(&settings)?;
 
     // Epochs differ a little in their number of batches, since lengths are drawn apart anew.
@@ -164,19 +165,17 @@ pub fn finetune(mut run: Run, parameters: &Parameters) -> Result<()> {
     let network = parameters.network()?;
     let mut dropout = Dropout::new(settings.dropout);
 
-    let checkpoint_path = run.out.join("checkpoint.safetensors");
-    let restored = checkpoint::restore(&checkpoint_path, &json, parameters, &mut optimizer)?;
-    let mut progress = restored.unwrap_or_else(|| Progress::fresh(&json));
-    // Before the first rank writes, all have read.
-    run.rank.wait()?;
-    let mut metrics = match run.rank.is_first() {
-        true => {
-            // Not before: a refused run leaves the settings of the run whose folder it is.
-            write_atomically(&run.out.join("settings.json"), json.as_bytes())?;
-            Some(Metrics::open(&run.out.join("metrics.jsonl"), progress.metrics_bytes)?)
-        }
-        false => None,
+    let opening = Opening {
+        folder: &run.out,
+        settings: &json,
+        seed: settings.seed,
+        provenance: run.provenance,
+        rank: run.rank,
+        share,
+        steps,
+        losses: &["span_loss", "class_loss"],
     };
+    let (mut progress, mut folder) = RunFolder::open(opening, parameters, &mut optimizer)?;
     reseed(parameters.device(), &mut dropout, settings.seed, progress.step, share.first())?;
 
     let started = Instant::now();
@@ -190,7 +189,7 @@ pub fn finetune(mut run: Run, parameters: &Parameters) -> Result<()> {
         let batches = epoch_batches(&lengths, settings.batch_pieces, settings.seed, epoch);
         for batch in &batches[progress.step - first..] {
             if run.stop_before == Some(progress.step) {
-                return save(&checkpoint_path, &mut progress, metrics.as_ref(), parameters, &optimizer);
+                return save(folder.as_ref(), &mut progress, parameters, &optimizer);
             }
             let mut mean = GradientMean::new(parameters);
             let mut sums = [0.; 3];
@@ -225,21 +224,21 @@ pub fn finetune(mut run: Run, parameters: &Parameters) -> Result<()> {
                 (run.on_step)(progress.step, steps, Losses::of_sums(sums));
             }
             if progress.step % settings.checkpoint_steps == 0 && progress.step < last {
-                save(&checkpoint_path, &mut progress, metrics.as_ref(), parameters, &optimizer)?;
+                save(folder.as_ref(), &mut progress, parameters, &optimizer)?;
                 reseed(parameters.device(), &mut dropout, settings.seed, progress.step, share.first())?;
                 saved = progress.step;
             }
         }
         first = last;
-        finish_epoch(&mut run, parameters, &optimizer, epoch, &mut progress, metrics.as_mut(), started)?;
+        finish_epoch(&mut run, parameters, &optimizer, epoch, &mut progress, folder.as_mut(), started)?;
         // Writing some hundred megabytes after every epoch would take longer than a short epoch.
         if progress.step - saved >= settings.checkpoint_steps || epoch + 1 == settings.epochs {
-            save(&checkpoint_path, &mut progress, metrics.as_ref(), parameters, &optimizer)?;
+            save(folder.as_ref(), &mut progress, parameters, &optimizer)?;
             reseed(parameters.device(), &mut dropout, settings.seed, progress.step, share.first())?;
             saved = progress.step;
         }
     }
-    Ok(())
+    folder.as_mut().map_or(Ok(()), RunFolder::finish)
 }
 
 /// Which of the corpora mark only a part.
@@ -266,12 +265,12 @@ fn finish_epoch(
     optimizer: &Optimizer,
     epoch: usize,
     progress: &mut Progress,
-    metrics: Option<&mut Metrics>,
+    folder: Option<&mut RunFolder>,
     started: Instant,
 ) -> Result<()> {
     optimizer.check_finite()?;
     let [span_loss, class_loss, words] = std::mem::take(&mut progress.epoch_sums).map(|sum| sum.0);
-    let Some(metrics) = metrics else { return Ok(()) };
+    let Some(folder) = folder else { return Ok(()) };
     let averaged = run.settings.average_decay > 0.;
     let mut scores = vec![("devel_f1", devel_scores(run, parameters)?)];
     if averaged {
@@ -309,7 +308,8 @@ fn finish_epoch(
         let readings: serde_json::Map<_, _> = readings.iter().map(|(name, c)| (name.clone(), f1(c).into())).collect();
         line[name] = readings.into();
     }
-    metrics.write(&line)
+    folder.add_metrics(line)?;
+    folder.draw()
 }
 
 /// Word-level scores of each devel reading.
@@ -360,15 +360,12 @@ fn score_batch(
 
 /// Writes the checkpoint if this rank has the files.
 fn save(
-    path: &Path,
+    folder: Option<&RunFolder>,
     progress: &mut Progress,
-    metrics: Option<&Metrics>,
     parameters: &Parameters,
     optimizer: &Optimizer,
 ) -> Result<()> {
-    let Some(metrics) = metrics else { return Ok(()) };
-    progress.metrics_bytes = metrics.bytes();
-    checkpoint::save(path, progress, parameters, optimizer)
+    folder.map_or(Ok(()), |folder| folder.save(progress, parameters, optimizer))
 }
 
 /// Dropout masks from here on depend on the seed, the step and the part alone. curand's seeding is slow, so on a GPU only checkpoints do it.

@@ -2,9 +2,14 @@
 
 mod commands;
 
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use chemtag_training::error::{Error, Result};
+use chemtag_training::recipe;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Trains and scores chemtag's models.
 #[derive(Parser)]
@@ -33,27 +38,17 @@ enum Command {
     Label(commands::label::Arguments),
     /// Teach a small model the answers of trained ones on unlabelled text.
     Distill(commands::distill::Arguments),
-    /// Score a model, or several together, on an annotated corpus: strict spans.
+    /// Score a model on an annotated corpus: strict spans.
     Evaluate(commands::evaluate::Arguments),
     /// Write a trained model as it is published: only what taggers need, with its name, version and licence; or the mean of several.
     Export(commands::export::Arguments),
 }
 
 fn main() -> ExitCode {
-    let result = match Arguments::parse().command {
-        Command::Prepare(arguments) => commands::prepare::run(&arguments),
-        Command::Vocab(arguments) => commands::vocab::run(&arguments),
-        Command::Start(arguments) => commands::start::run(&arguments),
-        Command::PrepareText(arguments) => commands::prepare_text::run(&arguments),
-        Command::Pretrain(arguments) => commands::pretrain::run(&arguments),
-        Command::Finetune(arguments) => commands::finetune::run(&arguments),
-        Command::Label(arguments) => commands::label::run(&arguments),
-        Command::Distill(arguments) => commands::distill::run(&arguments),
-        Command::Evaluate(arguments) => commands::evaluate::run(&arguments),
-        Command::Export(arguments) => commands::export::run(&arguments),
-    };
-    match result {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(Error::CommandLine(error)) => error.exit(),
         Err(error) => {
             eprintln!("chemtag-train: {error}");
             ExitCode::FAILURE
@@ -61,13 +56,81 @@ fn main() -> ExitCode {
     }
 }
 
+fn run(arguments: &[OsString]) -> Result<()> {
+    let invocation = recipe::read(&Arguments::command(), arguments)?;
+    if invocation.print {
+        let printed = std::io::stdout().write_all(invocation.recipe.as_bytes());
+        return printed.map_err(|e| Error::io("write", Path::new("standard output"), e));
+    }
+    match Arguments::from_arg_matches(&invocation.matches)?.command {
+        Command::Prepare(arguments) => commands::prepare::run(&arguments),
+        Command::Vocab(arguments) => commands::vocab::run(&arguments),
+        Command::Start(arguments) => commands::start::run(&arguments),
+        Command::PrepareText(arguments) => commands::prepare_text::run(&arguments),
+        Command::Pretrain(arguments) => commands::pretrain::run(&arguments, invocation.recipe),
+        Command::Finetune(arguments) => commands::finetune::run(&arguments, invocation.recipe),
+        Command::Label(arguments) => commands::label::run(&arguments),
+        Command::Distill(arguments) => commands::distill::run(&arguments, invocation.recipe),
+        Command::Evaluate(arguments) => commands::evaluate::run(&arguments),
+        Command::Export(arguments) => commands::export::run(&arguments),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use super::*;
+
+    fn read(words: &[&str]) -> recipe::Invocation {
+        let words: Vec<OsString> = ["chemtag-train"].iter().chain(words).map(OsString::from).collect();
+        recipe::read(&Arguments::command(), &words).unwrap_or_else(|e| panic!("{words:?}: {e}"))
+    }
 
     /// Two arguments of one name, say, would fail only when their command is called.
     #[test]
     fn the_command_line_fits_together() {
-        super::Arguments::command().debug_assert();
+        recipe::with_recipe_options(Arguments::command()).debug_assert();
+    }
+
+    #[test]
+    fn the_printed_recipe_of_each_command_gives_the_same_settings() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("printed.toml");
+        for command in Arguments::command().get_subcommands() {
+            let printed = read(&[command.get_name(), "--print-recipe"]).recipe;
+            printed.parse::<toml::Table>().unwrap();
+            std::fs::write(&file, &printed).unwrap();
+            let again = read(&[command.get_name(), "--recipe", file.to_str().unwrap(), "--print-recipe"]);
+            assert_eq!(again.recipe, printed);
+        }
+        let required = ["pretrain", "--encoder", "e", "--text", "t", "--out", "o"];
+        let recipe =
+            read(&[&required[..], &["--learning-rate", "1e-5", "--seed", "18446744073709551615"]].concat()).recipe;
+        std::fs::write(&file, &recipe).unwrap();
+        let again = read(&["pretrain", "--recipe", file.to_str().unwrap()]);
+        let Command::Pretrain(arguments) = Arguments::from_arg_matches(&again.matches).unwrap().command else {
+            panic!("another command");
+        };
+        let expected =
+            chemtag_training::pretrain::Settings { learning_rate: 1e-5, seed: u64::MAX, ..Default::default() };
+        assert_eq!(arguments.settings, expected);
+    }
+
+    /// Each example's name begins with its command's.
+    #[test]
+    fn the_example_recipes_fit_their_commands() {
+        let commands = Arguments::command();
+        let commands: Vec<&str> = commands.get_subcommands().map(|command| command.get_name()).collect();
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes");
+        let mut used = std::collections::BTreeSet::new();
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let stem = path.file_stem().unwrap().to_str().unwrap();
+            let of = commands.iter().filter(|command| stem.starts_with(**command)).max_by_key(|command| command.len());
+            let command = of.unwrap_or_else(|| panic!("{stem} is no command"));
+            let invocation = read(&[command, "--recipe", path.to_str().unwrap()]);
+            Arguments::from_arg_matches(&invocation.matches).unwrap();
+            used.insert(*command);
+        }
+        assert_eq!(used.len(), commands.len(), "a command has no example: {used:?} of {commands:?}");
     }
 }

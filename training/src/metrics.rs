@@ -1,7 +1,7 @@
 //! Figures of a run -> `metrics.jsonl`, one object a line.
 
 use std::fs::File;
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -14,18 +14,23 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Opens the file and cuts it back to `bytes`.
+    /// Opens the file, cuts it back to `bytes` and reads the lines that it has then.
     ///
     /// # Errors
-    /// If it cannot be written.
-    pub fn open(path: &Path, bytes: u64) -> Result<Self> {
-        let open = || -> std::io::Result<File> {
-            let mut file = File::options().create(true).truncate(false).write(true).open(path)?;
+    /// If it cannot be read or written.
+    pub fn open(path: &Path, bytes: u64) -> Result<(Self, Vec<serde_json::Value>)> {
+        let open = || -> std::io::Result<(File, Vec<u8>)> {
+            let mut file = File::options().create(true).truncate(false).read(true).write(true).open(path)?;
             file.set_len(bytes)?;
-            file.seek(SeekFrom::End(0))?;
-            Ok(file)
+            let mut content = Vec::new();
+            // Ends where the next line is to stand.
+            file.read_to_end(&mut content)?;
+            Ok((file, content))
         };
-        Ok(Self { path: path.into(), file: open().map_err(|e| Error::io("write", path, e))?, bytes })
+        let (file, content) = open().map_err(|e| Error::io("write", path, e))?;
+        // Of a file that somebody has spoilt the good lines serve: nothing but curves comes of them.
+        let lines = content.split(|&b| b == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
+        Ok((Self { path: path.into(), file, bytes }, lines))
     }
 
     /// Adds a line.

@@ -70,6 +70,20 @@ fn path(folder: &Path, shard: usize) -> PathBuf {
     folder.join(format!("posteriors-{shard:05}.safetensors"))
 }
 
+/// The files of a folder, in order.
+///
+/// # Errors
+/// If the folder cannot be read.
+pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let failed = |e| Error::io("read", folder, e);
+    let entries = std::fs::read_dir(folder).map_err(failed)?;
+    let mut files: Vec<PathBuf> = entries.map(|entry| Ok(entry.map_err(failed)?.path())).collect::<Result<_>>()?;
+    let name = |path: &PathBuf| path.file_name().and_then(|name| name.to_str()).map(str::to_owned).unwrap_or_default();
+    files.retain(|path| name(path).starts_with("posteriors-") && name(path).ends_with(".safetensors"));
+    files.sort();
+    Ok(files)
+}
+
 /// Writes the posteriors of a text. Files that are there and belong to it stay. `on_shard` is told after each file: files done, all files.
 ///
 /// # Errors

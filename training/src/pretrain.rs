@@ -1,7 +1,7 @@
 //! An encoder and unlabelled text -> the encoder, further trained as a masked language model. One loop, top to bottom: sequences of a pass in
 //! random order, packed by a budget of pieces; masks; loss; backward pass; AdamW. The last share of the run reads longer sequences.
 //! A step may be computed in parts, by one rank or several.
-//! Resumable at any checkpoint with the same curve; writes settings, metrics.jsonl and the encoder's folder.
+//! Resumable at any checkpoint with the same curve; writes the encoder and the files of a run's folder.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -17,15 +17,14 @@ use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
 use crate::accumulation::{GradientMean, Part, dropout_seed};
-use crate::checkpoint::{self, Progress};
 use crate::error::{Error, Result};
-use crate::files::write_atomically;
 use crate::masked_lm::{self, MaskedLmLoss};
 use crate::masking::{MaskedBatch, Masking};
-use crate::metrics::Metrics;
 use crate::optimizer::{AdamW, Optimizer, Schedule};
 use crate::parameters::Parameters;
+use crate::provenance::Provenance;
 use crate::ranks::Rank;
+use crate::run_folder::{Opening, RunFolder};
 use crate::text::TextSet;
 
 /// Batches that are masked ahead of the one in training.
@@ -103,8 +102,10 @@ pub struct Run<'a> {
     pub text: &'a TextSet,
     /// How it is masked.
     pub masking: &'a Masking,
-    /// The encoder's folder is written here, with `settings.json`, `metrics.jsonl` and `checkpoint.safetensors` beside it.
+    /// The encoder's folder is written here, with the files of [`RunFolder`] beside it.
     pub out: PathBuf,
+    /// Where the run comes from; its sources must be those of the checkpoint.
+    pub provenance: &'a Provenance,
     /// Bytes of `tokenizer.json`.
     pub tokenizer: &'a [u8],
     /// Which of the run's ranks this is; all have the same settings and text. The first writes the files.
@@ -127,10 +128,9 @@ struct Step {
 /// # Errors
 /// If there is no text, the run diverges, the device fails or a file cannot be written; the last checkpoint stays good.
 pub fn pretrain(run: Run, parameters: &Parameters) -> Result<()> {
-    let Run { settings, text, masking, out, tokenizer, rank, on_metrics, stop_before } = run;
+    let Run { settings, text, masking, out, provenance, tokenizer, rank, on_metrics, stop_before } = run;
     let settings = &settings;
     check(settings, text, parameters)?;
-    std::fs::create_dir_all(&out).map_err(|e| Error::io("write", &out, e))?;
     let share = rank.share(settings.accumulate)?;
     let json = share.record(settings)?;
     let plan = plan(settings, text);
@@ -146,18 +146,17 @@ pub fn pretrain(run: Run, parameters: &Parameters) -> Result<()> {
     let mut optimizer = Optimizer::of(adamw, parameters, |_| 1.)?;
     let mut dropout = Dropout::new(settings.dropout);
 
-    let checkpoint_path = out.join("checkpoint.safetensors");
-    let restored = checkpoint::restore(&checkpoint_path, &json, parameters, &mut optimizer)?;
-    let mut progress = restored.unwrap_or_else(|| Progress::fresh(&json));
-    // Before the first rank writes, all have read.
-    rank.wait()?;
-    let mut metrics = match rank.is_first() {
-        true => {
-            write_atomically(&out.join("settings.json"), json.as_bytes())?;
-            Some(Metrics::open(&out.join("metrics.jsonl"), progress.metrics_bytes)?)
-        }
-        false => None,
+    let opening = Opening {
+        folder: &out,
+        settings: &json,
+        seed: settings.seed,
+        provenance,
+        rank,
+        share,
+        steps: plan.len(),
+        losses: &["loss"],
     };
+    let (mut progress, mut folder) = RunFolder::open(opening, parameters, &mut optimizer)?;
     let mut model = MaskedLmModel::new(parameters)?;
 
     let started = Instant::now();
@@ -199,8 +198,8 @@ pub fn pretrain(run: Run, parameters: &Parameters) -> Result<()> {
                 optimizer.check_finite()?;
                 let [loss, correct, predicted] = rank.sum([losses.loss, losses.correct, losses.predicted])?;
                 let seconds = started.elapsed().as_secs_f64();
-                if let Some(metrics) = &mut metrics {
-                    metrics.write(&serde_json::json!({
+                if let Some(folder) = &mut folder {
+                    folder.add_metrics(serde_json::json!({
                         "step": progress.step,
                         "loss": loss / predicted,
                         "accuracy": correct / predicted,
@@ -211,22 +210,22 @@ pub fn pretrain(run: Run, parameters: &Parameters) -> Result<()> {
                     on_metrics(progress.step, plan.len(), loss / predicted);
                 }
             }
-            if let Some(metrics) = &metrics
+            if let Some(folder) = &folder
                 && progress.step % settings.checkpoint_steps == 0
                 && !last
             {
-                progress.metrics_bytes = metrics.bytes();
-                checkpoint::save(&checkpoint_path, &progress, parameters, &optimizer)?;
+                folder.save(&mut progress, parameters, &optimizer)?;
             }
         }
         Ok::<_, Error>(())
     })?;
-    let Some(metrics) = metrics else { return Ok(()) };
-    if progress.step == plan.len() {
+    let Some(mut folder) = folder else { return Ok(()) };
+    let done = progress.step == plan.len();
+    if done {
         parameters.save_model(&out, tokenizer)?;
     }
-    progress.metrics_bytes = metrics.bytes();
-    checkpoint::save(&checkpoint_path, &progress, parameters, &optimizer)
+    folder.save(&mut progress, parameters, &optimizer)?;
+    if done { folder.finish() } else { Ok(()) }
 }
 
 fn check(settings: &Settings, text: &TextSet, parameters: &Parameters) -> Result<()> {

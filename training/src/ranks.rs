@@ -33,6 +33,11 @@ impl Rank<'_> {
         self.group.is_none()
     }
 
+    /// How many ranks share the run.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
     /// Whether this rank writes files and tells how far the run is.
     pub fn is_first(&self) -> bool {
         self.number == 0

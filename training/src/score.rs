@@ -97,14 +97,15 @@ pub struct Scores {
 }
 
 impl Scores {
-    /// Adds one document: its gold mentions and predictions, in any order, with offsets of the same unit.
-    pub fn add_document(&mut self, gold: &[Mention], predicted: &[Predicted<'_>]) {
+    /// Adds one document: its gold mentions and predictions, in any order, with offsets of the same unit. Returns its overall counts.
+    pub fn add_document(&mut self, gold: &[Mention], predicted: &[Predicted<'_>]) -> Counts {
         let missed = unmatched(gold, predicted).missed.len();
-        self.overall += Counts {
+        let overall = Counts {
             gold: gold.len() as u64,
             predicted: predicted.len() as u64,
             correct: (gold.len() - missed) as u64,
         };
+        self.overall += overall;
 
         let mut without_class = HashSet::new();
         let mut with_class = HashSet::new();
@@ -136,11 +137,28 @@ impl Scores {
                 counts.correct += 1;
             }
         }
+        overall
     }
 
     fn class(&mut self, name: &str) -> &mut Counts {
         self.by_class.entry(name.to_owned()).or_default()
     }
+}
+
+/// Whether each prediction is right by its borders, under the rules of [`Scores`].
+pub fn are_right(gold: &[Mention], predicted: &[Predicted<'_>]) -> Vec<bool> {
+    let mut open: HashMap<(usize, usize), u64> = HashMap::new();
+    for mention in gold.iter().filter(|mention| mention.start < mention.end) {
+        *open.entry((mention.start, mention.end)).or_default() += 1;
+    }
+    let mut take = |range: &Range<usize>| match open.get_mut(&(range.start, range.end)).filter(|left| **left > 0) {
+        Some(left) => {
+            *left -= 1;
+            true
+        }
+        None => false,
+    };
+    predicted.iter().map(|(range, _)| take(range)).collect()
 }
 
 /// What strict matching by borders leaves over.
@@ -336,6 +354,12 @@ mod tests {
             let total = |part: fn(&Counts) -> u64| scores.by_class.values().map(part).sum::<u64>();
             prop_assert_eq!(total(|c| c.correct), matches_slow(&gold, &predicted, true));
             prop_assert_eq!(total(|c| c.gold), gold.iter().filter(|m| m.label != NO_CLASS).count() as u64);
+            let right = are_right(&gold, &predicted);
+            prop_assert_eq!(right.iter().filter(|right| **right).count() as u64, scores.overall.correct);
+            for (right, (range, _)) in right.iter().zip(&predicted) {
+                let known = gold.iter().any(|m| (m.start, m.end) == (range.start, range.end) && m.start < m.end);
+                prop_assert!(known || !right);
+            }
             let left = unmatched(&gold, &predicted);
             prop_assert_eq!(left.missed.len() as u64, scores.overall.gold - scores.overall.correct);
             prop_assert_eq!(left.spurious.len() as u64, scores.overall.predicted - scores.overall.correct);

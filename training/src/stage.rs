@@ -1,6 +1,6 @@
 //! Unlabelled text and something to learn from it -> the parameters, trained. One loop for all stages of distillation, top to bottom: sequences of a
 //! pass in random order, packed ahead in a thread; loss; backward pass; AdamW; lines of metrics.
-//! Resumable at any checkpoint with the same curve; writes settings, metrics.jsonl and the checkpoint to the stage's folder.
+//! Resumable at any checkpoint with the same curve; writes the files of a run's folder.
 
 use std::path::PathBuf;
 use std::sync::mpsc::sync_channel;
@@ -11,15 +11,14 @@ use chemtag::model::dropout::Dropout;
 
 use crate::accumulation::{GradientMean, Part};
 use crate::aligned_text::{AlignedText, TextReading, TextSequence};
-use crate::checkpoint::{self, Progress};
 use crate::error::{Error, Result};
-use crate::files::write_atomically;
 use crate::finetune::reseed;
 use crate::loss::Losses;
-use crate::metrics::Metrics;
 use crate::optimizer::{AdamW, Optimizer, Schedule};
 use crate::parameters::Parameters;
+use crate::provenance::Provenance;
 use crate::ranks::Rank;
+use crate::run_folder::{Opening, RunFolder};
 use crate::unfreezing::Unfreezing;
 
 /// Batches that are packed ahead of the one in training.
@@ -84,6 +83,8 @@ pub struct Stage<'a> {
     pub checkpoint_steps: usize,
     /// All that determines the stage but the number of parts: a checkpoint of another one is refused.
     pub record: serde_json::Value,
+    /// Where the run comes from; its sources must be those of the checkpoint.
+    pub provenance: &'a Provenance,
     /// Folder of the settings, the metrics and the checkpoint.
     pub folder: PathBuf,
     /// Told by the first rank after each line of metrics: steps done, steps of the stage, mean losses since the last line.
@@ -107,7 +108,6 @@ pub fn train<O: Objective>(stage: Stage, parameters: &Parameters, objective: &O)
     }
     let share = rank.share(stage.accumulate)?;
     let record = share.record(&record)?;
-    std::fs::create_dir_all(&folder).map_err(|e| Error::io("write", &folder, e))?;
     let schedule = Schedule { peak: stage.learning_rate, steps, warmup: stage.warmup, flat: 0. };
     let head = |name: &str| !["distilbert.", "bert."].iter().any(|prefix| name.starts_with(prefix));
     let scale = |name: &str| if head(name) { stage.head_factor } else { 1. };
@@ -115,18 +115,18 @@ pub fn train<O: Objective>(stage: Stage, parameters: &Parameters, objective: &O)
     let mut unfreezing = Unfreezing::new(parameters, steps, stage.unfreeze_share)?;
     let mut dropout = Dropout::new(stage.dropout);
 
-    let checkpoint_path = folder.join("checkpoint.safetensors");
-    let restored = checkpoint::restore(&checkpoint_path, &record, parameters, &mut optimizer)?;
-    let mut progress = restored.unwrap_or_else(|| Progress::fresh(&record));
-    // Before the first rank writes, all have read.
-    rank.wait()?;
-    let mut metrics = match rank.is_first() {
-        true => {
-            write_atomically(&folder.join("settings.json"), record.as_bytes())?;
-            Some(Metrics::open(&folder.join("metrics.jsonl"), progress.metrics_bytes)?)
-        }
-        false => None,
+    let losses = objective.names().into_iter().filter(|name| !name.is_empty()).collect::<Vec<_>>();
+    let opening = Opening {
+        folder: &folder,
+        settings: &record,
+        seed: reading.seed,
+        provenance: stage.provenance,
+        rank,
+        share,
+        steps,
+        losses: &losses,
     };
+    let (mut progress, mut folder) = RunFolder::open(opening, parameters, &mut optimizer)?;
     let device = parameters.device();
     reseed(device, &mut dropout, reading.seed, progress.step, share.first())?;
 
@@ -181,7 +181,7 @@ pub fn train<O: Objective>(stage: Stage, parameters: &Parameters, objective: &O)
                 if progress.step % metrics_steps == 0 || last {
                     optimizer.check_finite()?;
                     let losses = Losses::of_sums(std::mem::take(&mut progress.epoch_sums).map(|sum| sum.0));
-                    if let Some(metrics) = &mut metrics {
+                    if let Some(folder) = &mut folder {
                         let seconds = started.elapsed().as_secs_f64();
                         let mut line = serde_json::json!({ "step": progress.step });
                         for (name, loss) in objective.names().into_iter().zip([losses.spans, losses.classes]) {
@@ -192,26 +192,27 @@ pub fn train<O: Objective>(stage: Stage, parameters: &Parameters, objective: &O)
                         line["rate"] = rate.into();
                         line["seconds"] = seconds.into();
                         line["words_per_second"] = (words_done / seconds).into();
-                        metrics.write(&line)?;
+                        folder.add_metrics(line)?;
                         on_metrics(progress.step, steps, losses);
                     }
                 }
                 if progress.step % checkpoint_steps == 0 && !last {
-                    if let Some(metrics) = &metrics {
-                        progress.metrics_bytes = metrics.bytes();
-                        checkpoint::save(&checkpoint_path, &progress, parameters, &optimizer)?;
+                    if let Some(folder) = &folder {
+                        folder.save(&mut progress, parameters, &optimizer)?;
                     }
                     reseed(device, &mut dropout, reading.seed, progress.step, share.first())?;
                 }
             }
             Ok::<_, Error>(())
         })?;
-        if let Some(metrics) = &metrics {
-            progress.metrics_bytes = metrics.bytes();
-            checkpoint::save(&checkpoint_path, &progress, parameters, &optimizer)?;
+        if let Some(folder) = &folder {
+            folder.save(&mut progress, parameters, &optimizer)?;
         }
     }
     let done = progress.step == steps;
+    if let Some(folder) = folder.as_mut().filter(|_| done) {
+        folder.finish()?;
+    }
     if done && stage.adamw.average_decay > 0. {
         optimizer.show_average()?;
     }

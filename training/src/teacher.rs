@@ -85,11 +85,6 @@ impl Ensemble {
         Ok(&self.first()?.model.config().tagger.classes)
     }
 
-    /// The models.
-    pub fn models(&self) -> Vec<&Model> {
-        self.teachers.iter().map(|teacher| &teacher.model).collect()
-    }
-
     /// SHA-256 of each model's files.
     pub fn hashes(&self) -> Vec<String> {
         self.teachers.iter().map(|teacher| teacher.model.hash().to_string()).collect()
@@ -172,7 +167,7 @@ impl Ensemble {
 }
 
 /// Adds a share of the distributions that the logits stand for.
-pub(crate) fn add_classes(sums: &mut Vec<f32>, emissions: &Emissions, share: f32) {
+fn add_classes(sums: &mut Vec<f32>, emissions: &Emissions, share: f32) {
     if emissions.classes == 0 {
         return;
     }

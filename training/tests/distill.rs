@@ -19,6 +19,7 @@ use chemtag_training::error::Result;
 use chemtag_training::finetune::{self, evaluate_words, finetune};
 use chemtag_training::parameters::{Parameters, Task};
 use chemtag_training::posterior_shards::{self, PosteriorShards, label};
+use chemtag_training::provenance::Provenance;
 use chemtag_training::ranks::{self, Rank};
 use chemtag_training::representations::{Representations, TeacherEncoder};
 use chemtag_training::stage::Objective;
@@ -77,6 +78,7 @@ fn train(dataset: &Dataset, config: ModelConfig, vocabulary: Vocabulary, epochs:
         train: dataset,
         devel: &[],
         out: folder.path().into(),
+        provenance: &Provenance::default(),
         tokenizer: &vocabulary.json(),
         mask: None,
         rank: &Rank::ALONE,
@@ -147,6 +149,7 @@ impl Distillation {
                 rank,
                 gold: extras.gold.map(|train| Gold { train, devel: &[] }),
                 out: folder.into(),
+                provenance: &Provenance::default(),
                 on_metrics: &mut |_, _, _, _| _ = lines.fetch_add(1, Ordering::Relaxed),
                 stop_before: extras.stop_before,
             };

@@ -3,11 +3,13 @@
 #[path = "../../tests/support/mod.rs"]
 mod word_list;
 
-use chemtag::Tagger;
+use std::process::Command;
+
+use chemtag::{Device, TagOptions, Tagger};
 use chemtag_training::corpus::{Document, Mention};
-use chemtag_training::evaluate::{Options, evaluate, evaluate_ensemble};
+use chemtag_training::evaluate::{Options, evaluate};
+use chemtag_training::mixture::Mixture;
 use chemtag_training::score::Counts;
-use chemtag_training::teacher::Ensemble;
 use word_list::{FORMULA, TRIVIAL, TinyModel};
 
 /// Two sentences, of eight and four words, each of one piece to the model.
@@ -39,9 +41,7 @@ fn document(words: bool) -> Document {
 #[test]
 fn scores_and_pieces_are_those_counted_by_hand() {
     let folder = tempfile::tempdir().unwrap();
-    let model = TinyModel::new().write(folder.path());
-    let tagger = Tagger::load(&model).unwrap();
-    let ensemble = Ensemble::load(&[model.clone(), model], chemtag::Device::Cpu).unwrap();
+    let tagger = Tagger::load(TinyModel::new().write(folder.path())).unwrap();
     let errors = folder.path().join("errors.tsv");
     for (words, lone_sentences, retokenise, pieces) in [
         (false, false, false, 12 + 2),
@@ -55,13 +55,12 @@ fn scores_and_pieces_are_those_counted_by_hand() {
         let documents = [document(words), document(words)];
         let found = evaluate(&tagger, &documents, &Options { lone_sentences, retokenise }, Some(&errors)).unwrap();
         assert_eq!(found.tokens, 2 * pieces, "words given: {words}, lone: {lone_sentences}, split anew: {retokenise}");
-        // Beside itself a model finds what it finds alone, and reads twice as much.
-        let options = Options { lone_sentences, retokenise };
-        let twice = evaluate_ensemble(&ensemble, &documents, &options, None).unwrap();
-        assert_eq!(twice.tokens, 2 * found.tokens);
-        assert_eq!(twice.scores.overall, found.scores.overall);
-        assert_eq!(twice.scores.by_class, found.scores.by_class);
+        assert_eq!(found.words, if words && !retokenise { 2 * 9 } else { 2 * 12 });
+        let bins = found.calibration.bins();
+        assert_eq!(bins.iter().map(|bin| bin.count).sum::<u64>(), found.scores.overall.predicted);
+        assert_eq!(bins.iter().map(|bin| bin.correct).sum::<u64>(), found.scores.overall.correct);
         if !words || retokenise {
+            assert_eq!(found.documents, [Counts { gold: 4, predicted: 4, correct: 2 }; 2]);
             assert_eq!(found.scores.overall, Counts { gold: 8, predicted: 8, correct: 4 });
             assert_eq!(found.scores.by_class[TRIVIAL], Counts { gold: 6, predicted: 6, correct: 2 });
             assert_eq!(found.scores.by_class[FORMULA], Counts { gold: 2, predicted: 2, correct: 2 });
@@ -69,4 +68,84 @@ fn scores_and_pieces_are_those_counted_by_hand() {
             assert_eq!(std::fs::read_to_string(&errors).unwrap().lines().count(), 1 + 2 * 3);
         }
     }
+}
+
+/// Where all models are the same, so is their mixture: its mentions are the product's at a threshold of one half, in windows and by sentences too.
+#[test]
+fn a_mixture_of_equals_finds_what_one_finds() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = TinyModel::new().write(folder.path());
+    // Longer than the model reads at once, in one sentence and in several.
+    let long = format!("{} α-pinene", "benzene and ethanol with acetic acid, then β-carotene ".repeat(20));
+    let sentences = "Dissolve benzene. Add LiCl and acetic acid. Nothing here. α-pinene! ".repeat(20);
+    let text = |text: String| Document { id: "2".into(), text, mentions: Vec::new(), words: None };
+    let documents = [document(false), text(long), text(sentences), text(String::new())];
+    let tagger = Tagger::load(model.clone()).unwrap();
+    let mut count = 0;
+    for lone_sentences in [false, true] {
+        let options = TagOptions { threshold: Some(0.5), lone_sentences, ..TagOptions::default() };
+        let tagger = tagger.with_options(options).unwrap();
+        let reading = Options { lone_sentences, ..Options::default() };
+        for models in [vec![model.clone()], vec![model.clone(); 3]] {
+            let mixture = Mixture::load(&models, Device::Cpu).unwrap();
+            for (found, document) in mixture.tag(&documents, &reading).unwrap().iter().zip(&documents) {
+                let expected = tagger.tag(&document.text).unwrap();
+                count += expected.len();
+                assert_eq!(*found, expected.iter().map(|entity| entity.start..entity.end).collect::<Vec<_>>());
+            }
+        }
+        let given = [document(true), document(true)];
+        let words: Vec<_> = given.iter().map(|document| document.words.as_deref().unwrap()).collect();
+        let expected = tagger.tag_words(&[TEXT, TEXT], &words).unwrap();
+        let found = Mixture::load(std::slice::from_ref(&model), Device::Cpu).unwrap().tag(&given, &reading).unwrap();
+        for (found, expected) in found.iter().zip(expected) {
+            assert_eq!(*found, expected.iter().map(|entity| entity.start..entity.end).collect::<Vec<_>>());
+        }
+    }
+    assert!(count > 200, "{count} mentions are too few to tell");
+    assert!(Mixture::load(&[], Device::Cpu).is_err());
+}
+
+/// The command prints what the library says: the model beside itself keeps all of its F1.
+#[test]
+fn the_command_tells_all_figures() {
+    let folder = tempfile::tempdir().unwrap();
+    TinyModel::new().write(folder.path());
+    let gold = r#"[[9, 16, "TRIVIAL"], [20, 28, "TRIVIAL"], [34, 38, "FORMULA"], [40, 43, "TRIVIAL"]]"#;
+    let line = |id: usize| format!("{{\"id\": \"{id}\", \"text\": \"{TEXT}\", \"spans\": {gold}}}\n");
+    std::fs::write(folder.path().join("corpus.jsonl"), (0..5).map(line).collect::<String>()).unwrap();
+    let call = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_chemtag-train"));
+        command
+            .args(["evaluate", "--model", "model", "--data", "corpus.jsonl", "--device", "cpu", "--json"])
+            .args(words);
+        let output = command.current_dir(folder.path()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        let json: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        (text, json)
+    };
+    let (text, json) = call(&["--reliability", "r.svg", "--against", "model"]);
+    for (key, expected) in [("f1", 50.), ("precision", 50.), ("gold", 20.), ("documents", 5.)] {
+        assert_eq!(json[key].as_f64(), Some(expected), "{key} in {json}");
+    }
+    // All documents are alike.
+    assert_eq!(json["intervals"]["f1"], serde_json::json!([50.0, 50.0]));
+    assert_eq!(json["classes"]["FORMULA"]["f1"].as_f64(), Some(100.));
+    assert_eq!(json["against"], serde_json::json!({"models": ["model"], "f1": 50.0, "retention": 100.0}));
+    assert!(json["words_per_second"].as_f64() > Some(0.) && json["machine"].as_str().unwrap().starts_with("cpu"));
+    // Each mention's posterior is near 1 and half of them are wrong.
+    let error = json["calibration_error"].as_f64().unwrap();
+    assert!((30. ..50.).contains(&error), "{error}");
+    let svg = std::fs::read_to_string(folder.path().join("r.svg")).unwrap();
+    assert!(svg.contains(&format!("expected calibration error {error:.2} %")));
+    for part in
+        ["95 % intervals over 5 documents: precision 50.00 to 50.00", "keeps 100.00 %", "speed on this machine, cpu"]
+    {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+    let (_, json) = call(&["--against", "model", "model"]);
+    assert_eq!(json["against"]["models"], serde_json::json!(["model", "model"]));
+    assert_eq!(json["against"]["retention"].as_f64(), Some(100.));
+    assert!(call(&[]).1["against"].is_null());
 }

@@ -36,7 +36,7 @@ fn numbers(tensor: &Tensor) -> Vec<f32> {
 #[test]
 fn models_become_the_mean_of_their_weights() {
     let models = [model(1, 1), model(2, 1), model(3, 1)];
-    let description = Description { name: Some("soup".into()), version: Some("1.2".into()), license: None };
+    let description = Description { name: Some("soup".into()), model_version: Some("1.2".into()), license: None };
     let exported = export(&models, &description).unwrap();
     let tagger = &exported.config.tagger;
     assert_eq!([&tagger.name, &tagger.version, &tagger.license], ["soup", "1.2", "unknown"]);

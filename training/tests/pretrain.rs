@@ -12,6 +12,7 @@ use chemtag_training::error::{Error, Result};
 use chemtag_training::masking::Masking;
 use chemtag_training::parameters::{Parameters, Task};
 use chemtag_training::pretrain::{Run, Settings, pretrain};
+use chemtag_training::provenance::Provenance;
 use chemtag_training::ranks::{self, Rank};
 use chemtag_training::text::TextSet;
 use rand::{Rng, SeedableRng};
@@ -108,6 +109,7 @@ impl Material {
             text: &self.text,
             masking: &self.masking,
             out: self.folder.path().into(),
+            provenance: &Provenance::default(),
             tokenizer: &self.tokenizer,
             rank,
             on_metrics: &mut |_, _, _| assert!(rank.is_first(), "only the first rank tells"),

@@ -11,6 +11,7 @@ use chemtag_training::dataset::Dataset;
 use chemtag_training::error::Result;
 use chemtag_training::finetune::{Run, Settings, finetune};
 use chemtag_training::parameters::{Parameters, Task};
+use chemtag_training::provenance::{Provenance, SourceFile, Sources};
 use chemtag_training::ranks::{self, Rank};
 use tempfile::TempDir;
 
@@ -41,12 +42,13 @@ struct Material {
     layers: usize,
     train: Dataset,
     devel: Vec<(String, Dataset)>,
+    provenance: Provenance,
 }
 
 impl Material {
     fn new(examples: usize) -> Self {
         let devel = vec![("devel".into(), support::examples(40, 22)), ("other".into(), support::examples(10, 23))];
-        Self { layers: 2, train: support::examples(examples, 21), devel }
+        Self { layers: 2, train: support::examples(examples, 21), devel, provenance: Provenance::default() }
     }
 
     /// A run that starts, or goes on, in `folder`. Returns the steps it did and how many steps there are.
@@ -76,6 +78,7 @@ impl Material {
             train: &self.train,
             devel: &self.devel,
             out: folder.into(),
+            provenance: &self.provenance,
             tokenizer: b"{}",
             mask: Some(MASK),
             rank,
@@ -208,6 +211,79 @@ fn a_checkpoint_of_other_settings_is_refused() {
     }
     assert!(files() == before, "a refused run leaves the folder as it was");
     material.run(folder.path(), settings(), None).unwrap();
+}
+
+/// Settings are the same and the model fits, but the files that were read are others.
+#[test]
+fn a_checkpoint_of_other_data_is_refused() {
+    let mut material = Material::new(30);
+    let file = |option: &str, path: &str, sha256: &str| SourceFile {
+        option: option.into(),
+        path: path.into(),
+        sha256: sha256.repeat(32),
+    };
+    let files = vec![file("train", "a/train.jsonl", "0a"), file("devel", "a/devel.jsonl", "0d")];
+    material.provenance.sources = Sources { files, options: [("reading".into(), "mixed".into())].into() };
+    let folder = folder();
+    material.run(folder.path(), settings(), Some(2)).unwrap();
+    let files = || {
+        [CHECKPOINT, "settings.json", "run.json", "recipe.toml", METRICS]
+            .map(|name| std::fs::read(folder.path().join(name)).unwrap())
+    };
+    let before = files();
+    let kept = material.provenance.clone();
+    material.provenance.sources.files[0].sha256 = "0b".repeat(32);
+    let error = material.run(folder.path(), settings(), None).unwrap_err().to_string();
+    for part in [CHECKPOINT, "belongs to a run on other data", "--train a/train.jsonl", "0b0b0b", "0a0a0a"] {
+        assert!(error.contains(part), "{part:?} is not in: {error}");
+    }
+    material.provenance.sources = kept.sources.clone();
+    material.provenance.sources.options.insert("reading".into(), "documents".into());
+    let error = material.run(folder.path(), settings(), None).unwrap_err().to_string();
+    assert!(error.contains("--reading is documents, when the run began mixed"), "{error}");
+    assert!(files() == before, "a refused run leaves the folder as it was");
+
+    // The same files elsewhere.
+    material.provenance.sources = kept.sources;
+    material.provenance.sources.files[0].path = "b/train.jsonl".into();
+    material.run(folder.path(), settings(), None).unwrap();
+}
+
+/// run.json and the curves are there for whoever finds the model, and no time or place is in what a seed determines.
+#[test]
+fn a_run_keeps_its_record_and_curves() {
+    let mut material = Material::new(30);
+    material.provenance.command = "finetune".into();
+    material.provenance.recipe = "seed = 1\n".into();
+    let folder = folder();
+    let record = || -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(folder.path().join("run.json")).unwrap()).unwrap()
+    };
+    material.run(folder.path(), settings(), Some(2)).unwrap();
+    assert!(record()["starts"][0]["finished"].is_null());
+    material.run(folder.path(), settings(), None).unwrap();
+    let found = record();
+    assert_eq!((&found["command"], &found["seed"]), (&"finetune".into(), &1.into()));
+    let starts = found["starts"].as_array().unwrap();
+    assert_eq!(starts.iter().map(|start| start["from_step"].as_u64().unwrap()).collect::<Vec<_>>(), [0, 2]);
+    let last = &starts[1];
+    assert_eq!((&last["ranks"], &last["parts"]), (&1.into(), &1.into()));
+    assert!(last["device"].as_str().unwrap().starts_with("cpu"));
+    assert!(last["started"].as_str().unwrap() <= last["finished"].as_str().unwrap());
+    assert_eq!(std::fs::read_to_string(folder.path().join("recipe.toml")).unwrap(), "seed = 1\n");
+    // A run that is done stays as it was recorded.
+    material.run(folder.path(), settings(), None).unwrap();
+    assert_eq!(record(), found);
+    let draw = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    for (name, texts) in [
+        ("loss.svg", &["span loss", "class loss", "step"][..]),
+        ("f1.svg", &["with-classes, devel", "without, other", "epoch", "F1 (%)"]),
+    ] {
+        let svg = draw(name);
+        for text in texts {
+            assert!(svg.contains(text), "{text} is not in {name}");
+        }
+    }
 }
 
 #[test]

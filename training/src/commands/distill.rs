@@ -7,11 +7,13 @@ use chemtag_training::dataset::Reading;
 use chemtag_training::distill::{Gold, Run, Settings, Student, distill};
 use chemtag_training::error::Result;
 use chemtag_training::loss::Losses;
-use chemtag_training::posterior_shards::PosteriorShards;
+use chemtag_training::posterior_shards::{self, PosteriorShards};
+use chemtag_training::provenance::{Provenance, Sources};
 use chemtag_training::structural::Targets;
+use clap::ValueEnum;
 
 use super::distillation::School;
-use super::{CorpusArgument, DeviceArguments, progress_bar, read_dataset, read_devel};
+use super::{CorpusArgument, DeviceArguments, add_corpora, progress_bar, read_dataset, read_devel};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -38,7 +40,24 @@ pub struct Arguments {
     settings: Settings,
 }
 
-pub fn run(arguments: &Arguments) -> Result<()> {
+impl Arguments {
+    /// What the run reads.
+    fn sources(&self) -> Result<Sources> {
+        let mut sources = Sources::default();
+        self.school.add_to(&mut sources)?;
+        if let Some(folder) = &self.labels {
+            posterior_shards::files(folder)?.iter().try_for_each(|path| sources.add_file("labels", path))?;
+        }
+        add_corpora(&mut sources, "gold", &self.gold)?;
+        add_corpora(&mut sources, "devel", &self.devel)?;
+        if let Some(reading) = self.reading.to_possible_value().filter(|_| !self.gold.is_empty()) {
+            sources.add_option("reading", reading.get_name());
+        }
+        Ok(sources)
+    }
+}
+
+pub fn run(arguments: &Arguments, recipe: String) -> Result<()> {
     candle_core::cuda::set_gemm_reduced_precision_f32(true);
     let (student, ensemble, text) = arguments.school.read(arguments.device.before_ranks())?;
     let kept = arguments.labels.as_ref().map(|folder| PosteriorShards::load(folder, &text, &ensemble)).transpose()?;
@@ -49,6 +68,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             read_devel(&arguments.devel, arguments.reading, &student)?,
         )),
     };
+    let provenance = Provenance { command: "distill".into(), recipe, sources: arguments.sources()? };
     let (weights, file) = arguments.school.weights()?;
 
     let bar = progress_bar("{prefix} {bar:30} step {pos}/{len}  {msg}  {per_sec}  {eta} left");
@@ -69,6 +89,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
                 rank,
                 gold: gold.as_ref().map(|(train, devel)| Gold { train, devel }),
                 out: arguments.out.clone(),
+                provenance: &provenance,
                 on_metrics: &mut on_metrics,
                 stop_before: None,
             },
@@ -83,6 +104,6 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         )
     })?;
     bar.finish_and_clear();
-    println!("{}: done; metrics.jsonl in each stage's folder tells the losses", arguments.out.display());
+    println!("{}: done; metrics.jsonl and loss.svg in each stage's folder tell the losses", arguments.out.display());
     Ok(())
 }

@@ -7,10 +7,11 @@ use chemtag_training::aligned_text::{AlignedText, CutText};
 use chemtag_training::columns::fingerprint;
 use chemtag_training::encoder_folder::EncoderFolder;
 use chemtag_training::error::{Error, Result};
+use chemtag_training::provenance::Sources;
 use chemtag_training::teacher::Ensemble;
 use chemtag_training::text::TextSet;
 
-use super::{ModelArguments, Start};
+use super::{ModelArguments, Start, add_encoder};
 
 /// Who learns what from whom.
 #[derive(clap::Args)]
@@ -32,6 +33,14 @@ impl School {
     /// The student's weights (safetensors) and their name in messages.
     pub(super) fn weights(&self) -> Result<(Vec<u8>, String)> {
         EncoderFolder::open(&self.student)?.weights()
+    }
+
+    /// Notes what a run reads of this among its sources.
+    pub(super) fn add_to(&self, sources: &mut Sources) -> Result<()> {
+        add_encoder(sources, "student", &EncoderFolder::open(&self.student)?)?;
+        self.model.add_to(sources);
+        self.teacher.iter().try_for_each(|folder| sources.add_model("teacher", folder))?;
+        self.text.iter().try_for_each(|path| sources.add_file("text", path))
     }
 
     /// The student with its teachers' classes, the teachers, and the text that they read.

@@ -3,23 +3,29 @@
 use std::path::PathBuf;
 
 use chemtag::{Device, LoadOptions, ModelSource, TagOptions, Tagger};
+use chemtag_training::bootstrap::Interval;
 use chemtag_training::corpus::{self, Document, TypeFilter};
 use chemtag_training::error::{Error, Result};
-use chemtag_training::evaluate::{Evaluation, Options, evaluate, evaluate_ensemble};
-use chemtag_training::score::{Counts, Scores};
-use chemtag_training::teacher::Ensemble;
+use chemtag_training::evaluate::{Comparison, Evaluation, Options, count_spans, evaluate};
+use chemtag_training::files::write_atomically;
+use chemtag_training::machine::device_name;
+use chemtag_training::mixture::Mixture;
+use chemtag_training::score::Counts;
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Folder of the model; several form an ensemble, as they teach: the mean of their posteriors decides.
-    #[arg(long, value_name = "DIR", required = true, num_args = 1..)]
-    model: Vec<PathBuf>,
+    /// Folder of the model.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
     /// The corpus: .jsonl (compared by characters) or .conll (its tokens are the words).
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
     /// Mention types to score; all if not given.
     #[arg(long, value_name = "TYPE,...")]
     types: Option<TypeFilter>,
+    /// Folders of other models, such as the model's teachers, to score on the same corpus; the spans of several have the mean of their posteriors.
+    #[arg(long, value_name = "DIR", num_args = 1..)]
+    against: Vec<PathBuf>,
     /// Read every sentence alone.
     #[arg(long)]
     sentences: bool,
@@ -32,6 +38,9 @@ pub struct Arguments {
     /// Write what was missed, spurious or cut wrongly to this file (tab-separated).
     #[arg(long, value_name = "FILE")]
     errors: Option<PathBuf>,
+    /// Draw to this file how often spans are right, by their posterior.
+    #[arg(long, value_name = "FILE.svg")]
+    reliability: Option<PathBuf>,
     /// Where to compute: auto, cpu, cuda, cuda:NUMBER.
     #[arg(long, default_value = "auto")]
     device: Device,
@@ -45,14 +54,64 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments) -> Result<()> {
     let documents = corpus::read(&arguments.data, arguments.types.as_ref().unwrap_or(&TypeFilter::all()))?;
-    let (evaluation, classes) = score(arguments, &documents)?;
+    let tagger = arguments.tagger(&arguments.model)?;
+    let reading = arguments.reading();
+    let evaluation = evaluate(&tagger, &documents, &reading, arguments.errors.as_deref())?;
+    if let Some(path) = &arguments.reliability {
+        write_atomically(path, evaluation.calibration.diagram().svg()?.as_bytes())?;
+    }
+    let against = match arguments.against.as_slice() {
+        [] => None,
+        folders => {
+            let models = folders.iter().map(|folder| folder.display().to_string()).collect();
+            Some(evaluation.against(models, &arguments.others(folders, &documents)?))
+        }
+    };
+    let threads = arguments.threads.unwrap_or_else(rayon::current_num_threads);
+    let machine = device_name(&arguments.device.open()?, threads);
+    let classes = &tagger.model().config().tagger.classes;
+    print(&evaluation, classes, &machine, against.as_ref());
+    if arguments.json {
+        let json = serde_json::to_string(&evaluation.summary(classes, &machine, against));
+        println!("{}", json.map_err(|e| Error::Setting(e.to_string()))?);
+    }
+    Ok(())
+}
 
+impl Arguments {
+    fn reading(&self) -> Options {
+        Options { lone_sentences: self.sentences, retokenise: self.retokenise }
+    }
+
+    fn tagger(&self, folder: &PathBuf) -> Result<Tagger> {
+        let options = LoadOptions { device: self.device, ..LoadOptions::default() };
+        Ok(Tagger::load_with(ModelSource::from(folder), options)?.with_options(TagOptions {
+            threshold: self.threshold,
+            threads: self.threads,
+            ..TagOptions::default()
+        })?)
+    }
+
+    /// Counts of other models: of one as of the model itself, of several by the mean of their posteriors.
+    fn others(&self, folders: &[PathBuf], documents: &[Document]) -> Result<Counts> {
+        match folders {
+            [folder] => Ok(evaluate(&self.tagger(folder)?, documents, &self.reading(), None)?.scores.overall),
+            folders => {
+                let mixture = Mixture::load(folders, self.device)?;
+                Ok(count_spans(documents, &mixture.tag(documents, &self.reading())?))
+            }
+        }
+    }
+}
+
+fn print(evaluation: &Evaluation, classes: &[String], machine: &str, against: Option<&Comparison>) {
     println!("engine: {}", evaluation.engine);
     println!(
         "{:<14} {:>9} {:>9} {:>9} {:>8} {:>9} {:>8}",
         "", "precision", "recall", "F1", "gold", "predicted", "correct"
     );
-    for (name, counts) in rows(&evaluation.scores, &classes) {
+    for (name, counts) in std::iter::once(("overall", &evaluation.scores.overall)).chain(evaluation.of_classes(classes))
+    {
         println!(
             "{name:<14} {:>9.2} {:>9.2} {:>9.2} {:>8} {:>9} {:>8}",
             counts.precision(),
@@ -63,57 +122,25 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             counts.correct
         );
     }
-    if arguments.json {
-        let json = serde_json::to_string(&evaluation.summary()).map_err(|e| Error::Setting(e.to_string()))?;
-        println!("{json}");
+    if let Some(intervals) = evaluation.intervals() {
+        let text = |[low, high]: Interval| format!("{low:.2} to {high:.2}");
+        println!(
+            "95 % intervals over {} documents: precision {}, recall {}, F1 {}",
+            evaluation.documents.len(),
+            text(intervals.precision),
+            text(intervals.recall),
+            text(intervals.f1)
+        );
     }
-    Ok(())
-}
-
-/// The scores, and the classes that the model knows.
-fn score(arguments: &Arguments, documents: &[Document]) -> Result<(Evaluation, Vec<String>)> {
-    let reading = Options { lone_sentences: arguments.sentences, retokenise: arguments.retokenise };
-    let errors = arguments.errors.as_deref();
-    let [model] = arguments.model.as_slice() else {
-        if arguments.threshold.is_some() || arguments.threads.is_some() {
-            return Err(Error::Setting("--threshold and --threads are for one model, not for several together".into()));
-        }
-        let ensemble = Ensemble::load(&arguments.model, arguments.device)?;
-        return Ok((evaluate_ensemble(&ensemble, documents, &reading, errors)?, ensemble.classes()?.to_vec()));
-    };
-    let options = LoadOptions { device: arguments.device, ..LoadOptions::default() };
-    let tagger = Tagger::load_with(ModelSource::from(model), options)?.with_options(TagOptions {
-        threshold: arguments.threshold,
-        threads: arguments.threads,
-        ..TagOptions::default()
-    })?;
-    let classes = tagger.model().config().tagger.classes.clone();
-    Ok((evaluate(&tagger, documents, &reading, errors)?, classes))
-}
-
-/// The rows of the table: overall, and each class that the corpus marks and the model knows. A corpus' own types, such as `CHEMICAL`, are
-/// no classes: a model that cannot give them would score 0.
-fn rows<'s>(scores: &'s Scores, classes: &[String]) -> Vec<(&'s str, &'s Counts)> {
-    let known = scores.by_class.iter().filter(|(name, counts)| counts.gold > 0 && classes.contains(name));
-    let known = known.map(|(name, counts)| (name.as_str(), counts));
-    std::iter::once(("overall", &scores.overall)).chain(known).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_models_classes_have_rows() {
-        let counts = |gold| Counts { gold, predicted: 1, correct: 0 };
-        let by_class = [("CHEMICAL", 3), ("FAMILY", 0), ("FORMULA", 2)];
-        let by_class = by_class.map(|(name, gold)| (name.to_string(), counts(gold))).into();
-        let scores = Scores { overall: counts(5), by_class };
-        let names = |classes: &[&str]| {
-            let classes: Vec<String> = classes.iter().map(|class| class.to_string()).collect();
-            rows(&scores, &classes).into_iter().map(|(name, _)| name.to_string()).collect::<Vec<_>>()
-        };
-        assert_eq!(names(&["FORMULA", "FAMILY"]), ["overall", "FORMULA"]);
-        assert_eq!(names(&[]), ["overall"]);
+    if let Some(error) = evaluation.calibration.error() {
+        println!("expected calibration error of span posteriors: {error:.2} %");
     }
+    if let Some(Comparison { models, f1, retention }) = against {
+        println!("F1 of {}: {f1:.2}, of which the model keeps {retention:.2} %", models.join(" + "));
+    }
+    println!(
+        "speed on this machine, {machine}: {:.0} words/s, {:.0} pieces/s",
+        evaluation.per_second(evaluation.words),
+        evaluation.per_second(evaluation.tokens)
+    );
 }

@@ -8,8 +8,12 @@ use chemtag_training::error::Result;
 use chemtag_training::finetune::{Run, Settings, finetune};
 use chemtag_training::loss::Losses;
 use chemtag_training::parameters::{Parameters, Task};
+use chemtag_training::provenance::{Provenance, Sources};
+use clap::ValueEnum;
 
-use super::{CorpusArgument, DeviceArguments, EncoderArguments, STEPS, progress_bar, read_dataset, read_devel};
+use super::{
+    CorpusArgument, DeviceArguments, EncoderArguments, STEPS, add_corpora, progress_bar, read_dataset, read_devel,
+};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -30,7 +34,7 @@ pub struct Arguments {
     /// How documents are cut into training sequences.
     #[arg(long, value_enum, default_value = "mixed")]
     reading: Reading,
-    /// Folder for the model, settings.json, metrics.jsonl and the checkpoint. A run that stopped there goes on.
+    /// Folder for the model, the record, curves and the checkpoint of the run. A run that stopped there goes on.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     #[command(flatten)]
@@ -39,7 +43,24 @@ pub struct Arguments {
     settings: Settings,
 }
 
-pub fn run(arguments: &Arguments) -> Result<()> {
+impl Arguments {
+    /// What the run reads.
+    fn sources(&self) -> Result<Sources> {
+        let mut sources = Sources::default();
+        self.encoder.add_to(&mut sources)?;
+        add_corpora(&mut sources, "train", &self.train)?;
+        add_corpora(&mut sources, "devel", &self.devel)?;
+        if let Some(reading) = self.reading.to_possible_value() {
+            sources.add_option("reading", reading.get_name());
+        }
+        if let Some(augment) = &self.augment {
+            sources.add_option("augment", augment.to_string());
+        }
+        Ok(sources)
+    }
+}
+
+pub fn run(arguments: &Arguments, recipe: String) -> Result<()> {
     let start = arguments.encoder.read()?;
     let train = read_dataset(
         &arguments.train,
@@ -49,6 +70,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         &start.config,
     )?;
     let devel = read_devel(&arguments.devel, arguments.reading, &start)?;
+    let provenance = Provenance { command: "finetune".into(), recipe, sources: arguments.sources()? };
     candle_core::cuda::set_gemm_reduced_precision_f32(true);
     let (weights, name) = arguments.encoder.weights()?;
 
@@ -71,6 +93,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
                 train: &train,
                 devel: &devel,
                 out: arguments.out.clone(),
+                provenance: &provenance,
                 tokenizer: &start.tokenizer,
                 mask: start.pieces.id("[MASK]"),
                 rank,
@@ -81,6 +104,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         )
     })?;
     bar.finish_and_clear();
-    println!("{}: done; metrics.jsonl beside the model tells each epoch's scores", arguments.out.display());
+    println!(
+        "{}: done; metrics.jsonl, loss.svg and f1.svg beside the model tell each epoch's losses and scores",
+        arguments.out.display()
+    );
     Ok(())
 }

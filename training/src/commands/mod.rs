@@ -24,6 +24,7 @@ use chemtag_training::corpus::{self, TypeFilter};
 use chemtag_training::dataset::{Dataset, Reading};
 use chemtag_training::encoder_folder::EncoderFolder;
 use chemtag_training::error::{Error, Result};
+use chemtag_training::provenance::Sources;
 use chemtag_training::ranks::{self, Rank};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -80,6 +81,16 @@ impl CorpusArgument {
         self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
     }
 
+    /// What its file's name has after it.
+    fn types(&self) -> String {
+        let Some(types) = &self.types else { return "all".into() };
+        let entry = |(label, class): &(String, Option<String>)| match class {
+            Some(class) => format!("{label}={class}"),
+            None => label.clone(),
+        };
+        types.iter().map(entry).collect::<Vec<_>>().join(",")
+    }
+
     /// Whether it is a data set that `prepare` made.
     fn is_prepared(&self) -> bool {
         self.types.is_none() && self.path.extension().is_some_and(|extension| extension == "safetensors")
@@ -118,6 +129,15 @@ impl CorpusArgument {
         dataset.add(&self.name(), &documents, reading, pieces, room, |label| self.class_of(label, classes));
         Ok(())
     }
+}
+
+/// Notes corpora among a run's sources.
+fn add_corpora(sources: &mut Sources, option: &str, corpora: &[CorpusArgument]) -> Result<()> {
+    corpora.iter().try_for_each(|corpus| sources.add_file(option, &corpus.path))?;
+    if !corpora.is_empty() {
+        sources.add_option(option, corpora.iter().map(CorpusArgument::types).collect::<Vec<_>>().join("; "));
+    }
+    Ok(())
 }
 
 /// Reads corpora, or one data set that `prepare` made.
@@ -237,7 +257,17 @@ impl Start {
     }
 }
 
+/// Notes an encoder's files among a run's sources.
+fn add_encoder(sources: &mut Sources, option: &str, folder: &EncoderFolder) -> Result<()> {
+    folder.files().iter().try_for_each(|path| sources.add_file(option, path))
+}
+
 impl EncoderArgument {
+    /// Notes the encoder's files among a run's sources.
+    fn add_to(&self, sources: &mut Sources) -> Result<()> {
+        add_encoder(sources, "encoder", &EncoderFolder::open(&self.encoder)?)
+    }
+
     /// The weights (safetensors) and their name in messages.
     fn weights(&self) -> Result<(Vec<u8>, String)> {
         EncoderFolder::open(&self.encoder)?.weights()
@@ -249,6 +279,14 @@ impl EncoderArgument {
 }
 
 impl EncoderArguments {
+    /// Notes what a run reads of this among its sources.
+    fn add_to(&self, sources: &mut Sources) -> Result<()> {
+        self.folder.add_to(sources)?;
+        sources.add_option("classes", self.classes.clone());
+        self.model.add_to(sources);
+        Ok(())
+    }
+
     /// The weights (safetensors) and their name in messages.
     fn weights(&self) -> Result<(Vec<u8>, String)> {
         self.folder.weights()
@@ -261,6 +299,11 @@ impl EncoderArguments {
 }
 
 impl ModelArguments {
+    /// Notes among a run's sources what decides how they are cut.
+    fn add_to(&self, sources: &mut Sources) {
+        sources.add_option("sequence-pieces", self.sequence_pieces.to_string());
+    }
+
     /// The same start with this description.
     fn apply(&self, mut start: Start, classes: Vec<String>) -> Result<Start> {
         let tagger = &mut start.config.tagger;

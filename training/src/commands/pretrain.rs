@@ -6,6 +6,7 @@ use chemtag_training::error::Result;
 use chemtag_training::masking::Masking;
 use chemtag_training::parameters::{Parameters, Task};
 use chemtag_training::pretrain::{Run, Settings, pretrain};
+use chemtag_training::provenance::{Provenance, Sources};
 use chemtag_training::text::TextSet;
 
 use super::{DeviceArguments, EncoderArgument, STEPS, progress_bar};
@@ -17,21 +18,25 @@ pub struct Arguments {
     /// Texts made by `prepare-text`; one that is named twice counts twice.
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     text: Vec<PathBuf>,
-    /// Folder for the encoder, settings.json, metrics.jsonl and the checkpoint. A run that stopped there goes on.
+    /// Folder for the encoder, the record, curves and the checkpoint of the run. A run that stopped there goes on.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     #[command(flatten)]
     device: DeviceArguments,
     #[command(flatten)]
-    settings: Settings,
+    pub(crate) settings: Settings,
 }
 
-pub fn run(arguments: &Arguments) -> Result<()> {
+pub fn run(arguments: &Arguments, recipe: String) -> Result<()> {
     let start = arguments.encoder.read()?;
     let mut text = TextSet::default();
     for path in &arguments.text {
         text.append(&TextSet::load(path)?);
     }
+    let mut sources = Sources::default();
+    arguments.encoder.add_to(&mut sources)?;
+    arguments.text.iter().try_for_each(|path| sources.add_file("text", path))?;
+    let provenance = Provenance { command: "pretrain".into(), recipe, sources };
     let masking = Masking::new(arguments.settings.mask_share, &start.pieces)?;
     let (weights, name) = arguments.encoder.weights()?;
     let bar = progress_bar(STEPS);
@@ -50,6 +55,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
                 text: &text,
                 masking: &masking,
                 out: arguments.out.clone(),
+                provenance: &provenance,
                 tokenizer: &start.tokenizer,
                 rank,
                 on_metrics: &mut on_metrics,
@@ -59,6 +65,6 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         )
     })?;
     bar.finish_and_clear();
-    println!("{}: done; metrics.jsonl beside the encoder tells the loss", arguments.out.display());
+    println!("{}: done; metrics.jsonl and loss.svg beside the encoder tell the loss", arguments.out.display());
     Ok(())
 }

@@ -11,7 +11,7 @@ use chemtag_training::error::{Error, Result};
 #[derive(clap::Args)]
 pub struct TextFiles {
     /// Texts, a document on each line, in UTF-8; `-` for standard input (as in `zstd -dc text.zst | chemtag-train prepare-text --text -`).
-    #[arg(long, value_name = "FILE", num_args = 1.., required_unless_present = "corpus")]
+    #[arg(long, value_name = "FILE", num_args = 1..)]
     text: Vec<PathBuf>,
     /// Annotated corpora (.jsonl or .conll) whose documents are read as text, too; one named twice is read twice.
     #[arg(long, value_name = "FILE", num_args = 1..)]
@@ -21,6 +21,9 @@ pub struct TextFiles {
 impl TextFiles {
     /// Calls `read` with each text's name and content.
     pub(super) fn for_each(&self, mut read: impl FnMut(&Path, &mut dyn BufRead) -> Result<()>) -> Result<()> {
+        if self.text.is_empty() && self.corpus.is_empty() {
+            return Err(Error::Setting("there is nothing to read: name texts (--text) or corpora (--corpus)".into()));
+        }
         for path in &self.text {
             if path == Path::new("-") {
                 read(path, &mut std::io::stdin().lock())?;
