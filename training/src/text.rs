@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn variants_stand_behind_their_documents() {
-        let letters = ["[UNK]", "T", "t", "##i", "##O", "##2", "O", "##T", "##I"];
+        let letters = ["[UNK]", "T", "t", "##i", "##O", "##2", "O", "##T", "##I", "[CLS]", "[SEP]"];
         let vocabulary: serde_json::Map<_, _> =
             letters.iter().enumerate().map(|(id, piece)| (piece.to_string(), id.into())).collect();
         let json = serde_json::json!({

@@ -17,7 +17,7 @@ pub struct Arguments {
     data: Vec<CorpusArgument>,
     /// Add variants of a share of the documents: KIND=SHARE,... with the kinds upper, title (case, as in headings), greek (letters spelled or not), marks
     /// (other hyphens and primes), subscripts (in formulas), swap (names for names of the same class), normalised (formulas in alphabetical order,
-    /// numbers as <nUm>, small letters, as in a collection of materials abstracts).
+    /// numbers as `<nUm>`, small letters, as in a collection of materials abstracts).
     #[arg(long, value_name = "KIND=SHARE,...")]
     augment: Option<Augmentation>,
     /// How documents are cut into sequences.

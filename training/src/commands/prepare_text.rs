@@ -16,7 +16,7 @@ pub struct Arguments {
     #[command(flatten)]
     text: TextFiles,
     /// Add variants of a share of the documents: KIND=SHARE,... with the kinds upper, title (case, as in headings), marks (other hyphens and
-    /// primes), normalised (formulas in alphabetical order, numbers as <nUm>, small letters, as in a collection of materials abstracts).
+    /// primes), normalised (formulas in alphabetical order, numbers as `<nUm>`, small letters, as in a collection of materials abstracts).
     #[arg(long, value_name = "KIND=SHARE,...")]
     augment: Option<Augmentation>,
     /// The file to write.
