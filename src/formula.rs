@@ -71,8 +71,8 @@ impl Formula {
     /// ```
     pub fn alphabetical(&self) -> Option<String> {
         let whole = |factor: f64| {
-            let counts = self.amounts.values().map(|amount| amount * factor);
-            counts.map(|count| (count.round() - count).abs() < 1e-6 && count.round() >= 1.).all(|whole| whole)
+            let mut counts = self.amounts.values().map(|amount| amount * factor);
+            counts.all(|count| (count.round() - count).abs() < 1e-6 && count.round() >= 1.)
         };
         let factor = (1..=1000).map(f64::from).find(|&factor| whole(factor))?;
         let write = |(element, amount): (&str, f64)| match (amount * factor).round() {

@@ -87,13 +87,16 @@ impl ModelConfig {
         let fail = |reason: String| Error::Model { file: file.into(), reason };
         let root: Value = serde_json::from_slice(json).map_err(|e| fail(format!("not valid JSON: {e}")))?;
         let encoder = EncoderConfig::from_value(&root).map_err(fail)?;
+        let room = encoder.max_positions.saturating_sub(2);
         let tagger: TaggerConfig = match root.get("chemtag") {
             Some(section) => {
                 TaggerConfig::deserialize(section).map_err(|e| fail(format!("section \"chemtag\": {e}")))?
             }
-            None => TaggerConfig::default(),
+            None => {
+                let default = TaggerConfig::default();
+                TaggerConfig { sequence_pieces: default.sequence_pieces.min(room), ..default }
+            }
         };
-        let room = encoder.max_positions.saturating_sub(2);
         if tagger.sequence_pieces == 0 || tagger.sequence_pieces > room {
             return Err(fail(format!(
                 "chemtag.sequence_pieces is {}, but must lie between 1 and {room} (max_position_embeddings less [CLS] and [SEP])",

@@ -90,16 +90,26 @@ impl Network {
     /// # Errors
     /// If the tensor library fails, out of memory included.
     pub fn forward(&self, batch: &Batch, pass: &mut Pass) -> Result<HeadOutput> {
+        Ok(self.heads(&self.words(batch, pass)?)?)
+    }
+
+    /// Hidden states of a batch's words, `[words, hidden]`, as the heads read them.
+    ///
+    /// # Errors
+    /// As [`Network::forward`].
+    pub fn words(&self, batch: &Batch, pass: &mut Pass) -> Result<Tensor> {
         let hidden = self.encoder.forward(batch, pass)?;
         let starts: Vec<Option<u32>> = batch.word_starts.iter().map(|&start| Some(start)).collect();
         let words = RowGather::new(&starts, batch.pieces(), hidden.device())?.apply(&hidden)?;
         let words = words.to_dtype(self.span_head.dtype())?;
-        let words = pass.dropout(words)?;
-        Ok(self.heads(&words)?)
+        Ok(pass.dropout(words)?)
     }
 
     /// What the heads say of words' hidden states [words, hidden].
-    fn heads(&self, words: &Tensor) -> candle_core::Result<HeadOutput> {
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn heads(&self, words: &Tensor) -> candle_core::Result<HeadOutput> {
         Ok(HeadOutput {
             emissions: self.span_head.forward(words)?,
             class_logits: self.class_head.as_ref().map(|head| head.forward(words)).transpose()?,

@@ -1,5 +1,5 @@
 //! A checkpoint's bytes (safetensors, any float type) -> named tensors of the wanted type on the wanted device, shapes checked.
-//! Names are Hugging Face's; a `distilbert.` or `bert.` prefix may be there or not.
+//! Names are Hugging Face's, those of its first checkpoints too; a `distilbert.` or `bert.` prefix may be there or not.
 
 use std::collections::HashMap;
 
@@ -33,7 +33,7 @@ impl Weights {
         let mut tensors = HashMap::with_capacity(loaded.len());
         for (name, tensor) in loaded {
             if tensor.dtype().is_float() {
-                tensors.insert(name, tensor.to_dtype(dtype)?.to_device(device)?);
+                tensors.insert(todays_name(name), tensor.to_dtype(dtype)?.to_device(device)?);
             }
         }
         Ok(Self::from_tensors(tensors, file))
@@ -88,4 +88,14 @@ impl Weights {
     pub fn prefix(&self) -> &'static str {
         self.prefix
     }
+}
+
+/// LayerNorm's parameters were called gamma and beta in BERT's own code, and still are in checkpoints converted from it.
+fn todays_name(name: String) -> String {
+    for (old, new) in [("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")] {
+        if let Some(layer) = name.strip_suffix(old) {
+            return format!("{layer}{new}");
+        }
+    }
+    name
 }

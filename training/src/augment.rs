@@ -205,7 +205,12 @@ fn normalised(document: &Document, mentions: &[Mention]) -> Vec<Edit> {
         let start = end;
         end += part.len();
         let outer = part.trim_end();
-        // Brackets of a formula's own groups stay with it.
+        // Brackets of a formula's own groups stay with it, those around a whole one do not.
+        let inside = outer.strip_prefix('(').and_then(|rest| rest.strip_suffix(')'));
+        let (start, outer) = match inside.filter(|inside| Formula::parse(inside).is_some()) {
+            Some(inside) => (start + 1, inside),
+            None => (start, outer),
+        };
         let edge = |c| Formula::parse(outer).is_none() && ",;:.!?()[]\"'".contains(c);
         let word = outer.trim_start_matches(edge);
         let start = start + outer.len() - word.len();

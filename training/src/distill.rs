@@ -317,6 +317,8 @@ fn learn_gold(run: &mut Run, gold: Gold, student: &Student, parameters: &Paramet
         mask_pieces: own.mask_pieces,
         average_decay: own.average_decay,
         unfreeze_share: own.unfreeze_share,
+        partial: Vec::new(),
+        corpus_heads: false,
         seed: own.seed,
         checkpoint_steps: own.checkpoint_steps,
     };

@@ -16,6 +16,7 @@ use serde::Serialize;
 use crate::accumulation::{GradientMean, dropout_seed};
 use crate::batches::epoch_batches;
 use crate::checkpoint::{Exact, Progress};
+use crate::corpus_heads::CorpusHeads;
 use crate::dataset::{Dataset, Example};
 use crate::error::{Error, Result};
 use crate::loss::{LabelledBatch, Losses, loss_and_gradients, mask_pieces};
@@ -70,6 +71,14 @@ pub struct Settings {
     /// Share of the steps during which layers thaw one after another, from the top down to the embeddings; 0 to train all from the start.
     #[arg(long, default_value_t = 0.)]
     pub unfreeze_share: f64,
+    /// Corpora (names of their folders) that mark only a part of what they mention: words that they do not mark may be anything. Not all corpora can be such.
+    #[arg(long, value_name = "NAME", num_args = 1..)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub partial: Vec<String>,
+    /// Learn what each corpus' annotators do otherwise in a span head of its own beside the common one, which is their mean and which alone is kept.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub corpus_heads: bool,
     /// Seed of all that is random: the heads' first weights, the order of the batches, dropout, masked pieces.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -124,6 +133,12 @@ pub fn finetune(mut run: Run, parameters: &Parameters) -> Result<()> {
     }
     if settings.checkpoint_steps == 0 {
         return Err(Error::Setting("checkpoint_steps is 0, but must be at least 1".into()));
+    }
+    let partial = partial_corpora(run.train, &settings)?;
+    if settings.corpus_heads
+        && CorpusHeads::of(parameters).is_none_or(|heads| heads.corpora() != run.train.corpora.len())
+    {
+        return Err(Error::Setting("the corpora shall have heads, but the model has none for each of them".into()));
     }
     let share = run.rank.share(settings.accumulate)?;
     let json = share.record(&settings)?;
@@ -182,7 +197,8 @@ pub fn finetune(mut run: Run, parameters: &Parameters) -> Result<()> {
                 if parameters.device().is_cpu() {
                     reseed(parameters.device(), &mut dropout, settings.seed, progress.step, part.number)?;
                 }
-                let mut labelled = LabelledBatch::pack(part.sequences.iter().map(|&i| &run.train.examples[i]));
+                let examples = part.sequences.iter().map(|&i| &run.train.examples[i]);
+                let mut labelled = LabelledBatch::pack(examples, &partial);
                 if let Some(mask) = run.mask {
                     let before = part.before.iter().map(|&i| lengths[i].saturating_sub(2)).sum();
                     let (share, seed) = (settings.mask_pieces, settings.seed);
@@ -223,6 +239,23 @@ pub fn finetune(mut run: Run, parameters: &Parameters) -> Result<()> {
         }
     }
     folder.as_mut().map_or(Ok(()), RunFolder::finish)
+}
+
+/// Which of the corpora mark only a part.
+fn partial_corpora(train: &Dataset, settings: &Settings) -> Result<Vec<bool>> {
+    if let Some(unknown) = settings.partial.iter().find(|name| !train.corpora.contains(name)) {
+        return Err(Error::Setting(format!(
+            "no corpus is named \"{unknown}\"; the training data have {}",
+            train.corpora.join(", ")
+        )));
+    }
+    let partial: Vec<bool> = train.corpora.iter().map(|name| settings.partial.contains(name)).collect();
+    if !partial.contains(&false) {
+        return Err(Error::Setting(
+            "without a corpus that marks all of its mentions nothing tells what is none".into(),
+        ));
+    }
+    Ok(partial)
 }
 
 /// Scores the devel sets, keeps the model if it is the best, and writes the epoch's line of metrics.

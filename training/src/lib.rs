@@ -6,22 +6,28 @@ pub mod aligned_text;
 pub mod all_reduce;
 pub mod augment;
 pub mod batches;
+pub mod bert_tokenizer;
 pub mod bootstrap;
 pub mod calibration;
 pub mod checkpoint;
 pub mod columns;
 pub mod corpus;
+pub mod corpus_heads;
 pub mod curves;
 pub mod dataset;
 pub mod distill;
+pub mod encoder_folder;
 pub mod error;
 pub mod evaluate;
+pub mod export;
 pub mod files;
 pub mod finetune;
 #[cfg(feature = "cuda")]
 pub mod fused_masked_lm;
 #[cfg(feature = "cuda")]
 pub mod fused_optimizer;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod loss;
 pub mod machine;
 pub mod masked_lm;
@@ -33,6 +39,7 @@ pub mod mixture;
 pub mod nccl;
 pub mod optimizer;
 pub mod parameters;
+pub mod partial_annotation;
 pub mod plot;
 pub mod posterior_shards;
 pub mod pretrain;
@@ -42,11 +49,15 @@ pub mod recipe;
 pub mod representations;
 pub mod run_folder;
 pub mod score;
+pub mod spelling;
 pub mod stage;
+pub mod start;
 pub mod structural;
 pub mod teacher;
 pub mod text;
+pub mod torch_file;
 pub mod unfreezing;
+pub mod vocabulary;
 
 /// The settings that an empty command line gives: each default stands once, at its argument.
 fn defaults<S: clap::Args>() -> S {

@@ -13,9 +13,11 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
+use crate::corpus_heads::CorpusHeads;
 use crate::dataset::Example;
 use crate::error::{Error, Result};
 use crate::parameters::Parameters;
+use crate::partial_annotation::allowed_marginals;
 use crate::teacher::WordPosteriors;
 
 /// Examples of one step, packed.
@@ -26,18 +28,41 @@ pub struct LabelledBatch {
     pub tags: Vec<Tag>,
     /// Class of each word, or [`NO_CLASS_INDEX`](crate::dataset::NO_CLASS_INDEX).
     pub classes: Vec<u8>,
+    /// Corpus of each word.
+    pub corpora: Vec<u8>,
+    /// Whether a sequence has mentions that are not marked.
+    pub partial: Vec<bool>,
 }
 
 impl LabelledBatch {
-    /// Packs examples in the order given.
-    pub fn pack<'e>(examples: impl IntoIterator<Item = &'e Example>) -> Self {
-        let mut packed = Self { batch: Batch::default(), tags: Vec::new(), classes: Vec::new() };
+    /// Packs examples in the order given. Corpora of which `partial` is true mark only a part of what they mention; it may be shorter than their number.
+    pub fn pack<'e>(examples: impl IntoIterator<Item = &'e Example>, partial: &[bool]) -> Self {
+        let (corpora, partly) = (Vec::new(), Vec::new());
+        let mut packed =
+            Self { batch: Batch::default(), tags: Vec::new(), classes: Vec::new(), corpora, partial: partly };
         for example in examples {
+            packed.corpora.extend(std::iter::repeat_n(example.corpus, example.tags.len()));
+            packed.partial.push(partial.get(usize::from(example.corpus)).copied().unwrap_or_default());
             packed.batch.push(&example.piece_ids, &example.word_starts);
             packed.tags.extend_from_slice(&example.tags);
             packed.classes.extend_from_slice(&example.classes);
         }
         packed
+    }
+}
+
+impl LabelledBatch {
+    /// What the network says of the words, as the annotators of each word's corpus would have it ([`CorpusHeads`]) where that is learnt.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn forward(&self, parameters: &Parameters, network: &Network, pass: &mut Pass) -> Result<HeadOutput> {
+        let words = network.words(&self.batch, pass)?;
+        let mut output = network.heads(&words)?;
+        if let Some(heads) = CorpusHeads::of(parameters) {
+            output.emissions = (output.emissions + heads.correction(&words, &self.corpora)?)?;
+        }
+        Ok(output)
     }
 }
 
@@ -84,7 +109,7 @@ impl Losses {
     }
 }
 
-/// Loss per word, `spans + class_weight * classes`, and its gradients.
+/// Loss per word, `spans + class_weight * classes`, and its gradients. Of a sequence that is marked in part, the probability of all paths with the marked mentions counts.
 ///
 /// # Errors
 /// If an emission is not finite (the run has diverged) or the device fails.
@@ -95,9 +120,16 @@ pub fn loss_and_gradients(
     dropout: &mut Dropout,
     class_weight: f64,
 ) -> Result<(Losses, GradStore)> {
-    let output = network.forward(&labelled.batch, &mut Pass::Training(dropout))?;
+    let output = labelled.forward(parameters, network, &mut Pass::Training(dropout))?;
     let host = HostOutput::read(parameters, &output)?;
-    let spans = host.crf.batch_nll_and_gradient(host.emissions(), &labelled.batch.cu_words, &labelled.tags)?;
+    let (cu_words, tags) = (&labelled.batch.cu_words, &labelled.tags);
+    let spans = if labelled.partial.contains(&true) {
+        let target = allowed_marginals(&host.crf, host.emissions(), cu_words, tags, &labelled.partial)?;
+        let crossed = host.crf.batch_cross_entropy_and_gradient(host.emissions(), cu_words, &target)?;
+        BatchLoss { loss: crossed.loss - path_entropy(&target), ..crossed }
+    } else {
+        host.crf.batch_nll_and_gradient(host.emissions(), cu_words, tags)?
+    };
     let gold = |word: usize, target: &mut [f64]| match target.get_mut(usize::from(labelled.classes[word])) {
         Some(class) => {
             *class = 1.;

@@ -23,11 +23,16 @@ struct Arguments {
 enum Command {
     /// Turn annotated corpora into one data set file of piece ids and tags, to train where the corpora are not.
     Prepare(commands::prepare::Arguments),
+    /// Learn a vocabulary of word pieces from text.
+    Vocab(commands::vocab::Arguments),
+    /// Make the encoder that pre-training begins with: of random weights, with another vocabulary, with more layers.
+    Start(commands::start::Arguments),
     /// Turn unlabelled text into one file of piece ids, to pre-train and distil where the text is not.
     PrepareText(commands::prepare_text::Arguments),
     /// Train an encoder further on unlabelled text, as a masked language model.
     Pretrain(commands::pretrain::Arguments),
-    /// Fine-tune an encoder with a CRF and a class head on annotated corpora.
+    /// Fine-tune an encoder with a CRF and a class head on annotated corpora. What distillation takes as teachers is made so, too.
+    #[command(visible_alias = "teacher")]
     Finetune(commands::finetune::Arguments),
     /// Write trained models' posteriors of unlabelled text to files, to distil several students from them.
     Label(commands::label::Arguments),
@@ -35,6 +40,8 @@ enum Command {
     Distill(commands::distill::Arguments),
     /// Score a model on an annotated corpus: strict spans.
     Evaluate(commands::evaluate::Arguments),
+    /// Write a trained model as it is published: only what taggers need, with its name, version and licence; or the mean of several.
+    Export(commands::export::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -57,12 +64,15 @@ fn run(arguments: &[OsString]) -> Result<()> {
     }
     match Arguments::from_arg_matches(&invocation.matches)?.command {
         Command::Prepare(arguments) => commands::prepare::run(&arguments),
+        Command::Vocab(arguments) => commands::vocab::run(&arguments),
+        Command::Start(arguments) => commands::start::run(&arguments),
         Command::PrepareText(arguments) => commands::prepare_text::run(&arguments),
         Command::Pretrain(arguments) => commands::pretrain::run(&arguments, invocation.recipe),
         Command::Finetune(arguments) => commands::finetune::run(&arguments, invocation.recipe),
         Command::Label(arguments) => commands::label::run(&arguments),
         Command::Distill(arguments) => commands::distill::run(&arguments, invocation.recipe),
         Command::Evaluate(arguments) => commands::evaluate::run(&arguments),
+        Command::Export(arguments) => commands::export::run(&arguments),
     }
 }
 

@@ -15,6 +15,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
 
+use crate::corpus_heads::CORPUS_HEADS;
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
 
@@ -31,6 +32,11 @@ pub const MAP: [&str; 2] = ["representation_map.weight", "representation_map.bia
 pub enum Task {
     /// Span head, CRF and class head.
     Tagging,
+    /// The same, and a correction of the span head for each corpus ([`crate::corpus_heads`]), which no model's folder keeps.
+    TaggingByCorpus {
+        /// Number of corpora.
+        corpora: usize,
+    },
     /// A linear map towards another encoder's hidden states.
     Representations {
         /// Width of those.
@@ -76,13 +82,7 @@ impl Parameters {
         for (name, shape) in &heads {
             let tensor = match weights.contains(name) {
                 true => weights.tensor(name, shape)?,
-                false if shape.len() == 2 && name.ends_with(".weight") => {
-                    let normal = Normal::new(0., INITIAL_DEVIATION).map_err(|e| Error::Setting(e.to_string()))?;
-                    let numbers = normal.sample_iter(&mut random).take(shape.iter().product());
-                    Tensor::from_vec(numbers.map(|n| n as f32).collect(), shape.as_slice(), &Device::Cpu)?
-                }
-                false if is_norm(name) => Tensor::ones(shape.as_slice(), DType::F32, &Device::Cpu)?,
-                false => Tensor::zeros(shape.as_slice(), DType::F32, &Device::Cpu)?,
+                false => first_value(name, shape, &mut random)?,
             };
             tensors.insert(name.clone(), tensor);
         }
@@ -227,14 +227,28 @@ impl Parameters {
     /// # Errors
     /// If a file cannot be written; each file is whole or untouched.
     pub fn save_model(&self, folder: &Path, tokenizer: &[u8]) -> Result<()> {
-        std::fs::create_dir_all(folder).map_err(|e| Error::io("write", folder, e))?;
-        let values: BTreeMap<String, Tensor> = self.values(DType::F16)?.into_iter().collect();
-        let weights = serialize(&values)?;
-        let config = format!("{:#}\n", self.config.to_json());
-        write_atomically(&folder.join("model.safetensors"), &weights)?;
-        write_atomically(&folder.join("tokenizer.json"), tokenizer)?;
-        write_atomically(&folder.join("config.json"), config.as_bytes())
+        let kept = self.values(DType::F16)?.into_iter().filter(|(name, _)| !CORPUS_HEADS.contains(&name.as_str()));
+        save_folder(folder, &self.config, tokenizer, kept.collect())
     }
+}
+
+/// Writes a model's or an encoder's folder in Hugging Face's layout: configuration, tokenizer (as given) and weights in f16.
+///
+/// # Errors
+/// If a file cannot be written; each file is whole or untouched.
+pub fn save_folder(
+    folder: &Path,
+    config: &ModelConfig,
+    tokenizer: &[u8],
+    tensors: BTreeMap<String, Tensor>,
+) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(|e| Error::io("write", folder, e))?;
+    let halves = tensors.into_iter().map(|(name, tensor)| Ok((name, tensor.to_dtype(DType::F16)?)));
+    let weights = serialize(&halves.collect::<Result<_>>()?)?;
+    let config = format!("{:#}\n", config.to_json());
+    write_atomically(&folder.join("model.safetensors"), &weights)?;
+    write_atomically(&folder.join("tokenizer.json"), tokenizer)?;
+    write_atomically(&folder.join("config.json"), config.as_bytes())
 }
 
 /// Hugging Face's prefix of the encoder's tensors.
@@ -278,12 +292,26 @@ pub fn masked_lm_names(architecture: Architecture) -> MaskedLmNames {
     }
 }
 
-fn is_norm(name: &str) -> bool {
-    name.ends_with("layer_norm.weight") || name.ends_with("LayerNorm.weight")
+/// What a tensor of this name holds before any training, on the CPU, as in BERT: small random numbers in matrices, ones in LayerNorms' weights,
+/// zeros in biases and in the CRF.
+///
+/// # Errors
+/// If the tensor library fails.
+pub fn first_value(name: &str, shape: &[usize], random: &mut ChaCha8Rng) -> Result<Tensor> {
+    let is_norm = name.ends_with("layer_norm.weight") || name.ends_with("LayerNorm.weight");
+    Ok(if shape.len() == 2 && name.ends_with(".weight") {
+        let normal = Normal::new(0., INITIAL_DEVIATION).map_err(|e| Error::Setting(e.to_string()))?;
+        let numbers = normal.sample_iter(random).take(shape.iter().product());
+        Tensor::from_vec(numbers.map(|n| n as f32).collect(), shape, &Device::Cpu)?
+    } else if is_norm {
+        Tensor::ones(shape, DType::F32, &Device::Cpu)?
+    } else {
+        Tensor::zeros(shape, DType::F32, &Device::Cpu)?
+    })
 }
 
 /// Names and shapes of what stands on the encoder.
-fn head_shapes(config: &ModelConfig, task: Task) -> Vec<(String, Vec<usize>)> {
+pub fn head_shapes(config: &ModelConfig, task: Task) -> Vec<(String, Vec<usize>)> {
     let hidden = config.encoder.hidden;
     if task == Task::MaskedLm {
         let MaskedLmNames { transform, norm, bias } = masked_lm_names(config.encoder.architecture);
@@ -308,6 +336,11 @@ fn head_shapes(config: &ModelConfig, task: Task) -> Vec<(String, Vec<usize>)> {
             shapes.push((format!("{head}.weight"), vec![outputs, hidden]));
             shapes.push((format!("{head}.bias"), vec![outputs]));
         }
+    }
+    if let Task::TaggingByCorpus { corpora } = task {
+        let [weights, biases] = CORPUS_HEADS;
+        shapes.push((weights.into(), vec![corpora * TAGS, hidden]));
+        shapes.push((biases.into(), vec![corpora * TAGS]));
     }
     shapes
 }

@@ -57,18 +57,13 @@ impl TextSet {
         augmentation: &Augmentation,
         pieces: &WordPieces,
     ) -> Result<()> {
-        let mut lines = text.lines();
-        for seed in 0.. {
-            let portion = lines.by_ref().take(LINES).map(|line| line.map(Document::unannotated));
-            let mut portion: Vec<Document> =
-                portion.collect::<std::io::Result<_>>().map_err(|e| Error::io("read", name, e))?;
-            if portion.is_empty() {
-                break;
-            }
+        let mut seed = 0;
+        for_each_portion(name, text, |lines| {
+            let mut portion: Vec<Document> = lines.into_iter().map(Document::unannotated).collect();
             portion.extend(augmentation.variants(&portion, seed << 32));
-            self.add(&portion, pieces)?;
-        }
-        Ok(())
+            seed += 1;
+            self.add(&portion, pieces)
+        })
     }
 
     /// Adds the texts of documents; those without a word are left out.
@@ -205,6 +200,26 @@ impl TextSet {
     }
 }
 
+/// Calls `visit` with some thousand lines of a text at a time, so that a text of any length can be read by all threads in little memory.
+///
+/// # Errors
+/// If a line cannot be read or is not UTF-8, and those of `visit`; `name` is the text's name in messages.
+pub fn for_each_portion(
+    name: &Path,
+    text: impl BufRead,
+    mut visit: impl FnMut(Vec<String>) -> Result<()>,
+) -> Result<()> {
+    let mut lines = text.lines();
+    loop {
+        let portion: Vec<String> =
+            lines.by_ref().take(LINES).collect::<std::io::Result<_>>().map_err(|e| Error::io("read", name, e))?;
+        if portion.is_empty() {
+            return Ok(());
+        }
+        visit(portion)?;
+    }
+}
+
 /// A document's sentences as pieces. What is longer than 16 bits can count goes on in a further sentence.
 fn cut(text: &str, pieces: &WordPieces) -> Vec<Vec<u16>> {
     let mut all = Vec::new();
@@ -253,7 +268,7 @@ mod tests {
 
     #[test]
     fn variants_stand_behind_their_documents() {
-        let letters = ["[UNK]", "T", "t", "##i", "##O", "##2", "O", "##T", "##I"];
+        let letters = ["[UNK]", "T", "t", "##i", "##O", "##2", "O", "##T", "##I", "[CLS]", "[SEP]"];
         let vocabulary: serde_json::Map<_, _> =
             letters.iter().enumerate().map(|(id, piece)| (piece.to_string(), id.into())).collect();
         let json = serde_json::json!({

@@ -119,7 +119,7 @@ fn masked_lm_parts_count_by_their_predictions() -> Result<()> {
 fn tagging_parts_count_by_their_words() -> Result<()> {
     let examples: Vec<Example> = support::examples(11, 5).examples;
     let add = |parameters: &Parameters, range: Range<usize>, mean: &mut GradientMean| {
-        let labelled = LabelledBatch::pack(&examples[range]);
+        let labelled = LabelledBatch::pack(&examples[range], &[]);
         let network = parameters.network()?;
         let (_, found) = loss_and_gradients(parameters, &network, &labelled, &mut Dropout::new(0.), 0.5)?;
         mean.add(|variable| found.get(variable).cloned(), labelled.tags.len())

@@ -190,7 +190,7 @@ fn fine_tuning_gradients_equal_candles() -> Result<()> {
     let Some(gpu) = gpu() else { return Ok(()) };
     let both = parameters("distilbert", Task::Tagging, &[&Device::Cpu, &gpu])?;
     let [cpu, fused] = both.as_slice() else { unreachable!() };
-    let batch = LabelledBatch::pack(&support::examples(40, 4).examples);
+    let batch = LabelledBatch::pack(&support::examples(40, 4).examples, &[]);
     let (expected_loss, expected) = loss_and_gradients(cpu, &cpu.network()?, &batch, &mut Dropout::new(0.), 0.3)?;
     let (loss, found) = loss_and_gradients(fused, &fused.network()?, &batch, &mut Dropout::new(0.), 0.3)?;
     assert!((loss.spans / expected_loss.spans - 1.).abs() < 5e-3, "{loss:?} {expected_loss:?}");
@@ -203,7 +203,7 @@ fn distillation_gradients_equal_candles() -> Result<()> {
     let Some(gpu) = gpu() else { return Ok(()) };
     let both = parameters("distilbert", Task::Tagging, &[&Device::Cpu, &gpu])?;
     let [cpu, fused] = both.as_slice() else { unreachable!() };
-    let batch = LabelledBatch::pack(&support::examples(40, 4).examples).batch;
+    let batch = LabelledBatch::pack(&support::examples(40, 4).examples, &[]).batch;
     let mut random = ChaCha8Rng::seed_from_u64(6);
     let emissions: Vec<[f32; 3]> = (0..batch.words()).map(|_| [0; 3].map(|_| 4. * random.random::<f32>())).collect();
     let classes = (0..batch.words()).flat_map(|_| {

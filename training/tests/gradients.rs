@@ -9,7 +9,7 @@ use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor};
 use chemtag::model::Network;
 use chemtag::model::config::Architecture;
-use chemtag::model::crf::TAGS;
+use chemtag::model::crf::{Crf, TAGS, Tag};
 use chemtag::model::dropout::Dropout;
 use chemtag::model::encoder::Pass;
 use chemtag_training::dataset::NO_CLASS_INDEX;
@@ -29,17 +29,26 @@ struct Step {
 }
 
 impl Step {
+    /// Of corpora that mark all of their mentions.
     fn new(architecture: Architecture) -> Self {
+        Self::of(architecture, Task::Tagging, &[])
+    }
+
+    /// Of two corpora with heads of their own, the second of which marks only a part.
+    fn by_corpus() -> Self {
+        Self::of(Architecture::DistilBert, Task::TaggingByCorpus { corpora: 2 }, &[false, true])
+    }
+
+    fn of(architecture: Architecture, task: Task, partial: &[bool]) -> Self {
         let config = support::config(architecture, 2, 2, 8);
         let checkpoint = support::checkpoint(&config.encoder, 1);
-        let parameters =
-            Parameters::from_checkpoint(&checkpoint, "generated", config, Task::Tagging, 2, &Device::Cpu).unwrap();
+        let parameters = Parameters::from_checkpoint(&checkpoint, "generated", config, task, 2, &Device::Cpu).unwrap();
         // Heads at their first, small values would let little of the gradient through to the encoder.
         let mut random = ChaCha8Rng::seed_from_u64(3);
         for (_, variable) in parameters.variables().iter().filter(|(name, _)| !name.contains("bert.")) {
             variable.set(&support::normal(variable.dims(), 0., 0.5, &mut random)).unwrap();
         }
-        let labelled = LabelledBatch::pack(&support::examples(12, 4).examples);
+        let labelled = LabelledBatch::pack(&support::examples(12, 4).examples, partial);
         let network = parameters.network().unwrap();
         Self { parameters, network, labelled }
     }
@@ -55,14 +64,16 @@ impl Step {
 
     /// The loss by its definition, from the network's outputs.
     fn loss(&self, pass: &mut Pass) -> f64 {
-        let output = self.network.forward(&self.labelled.batch, pass).unwrap();
+        let output = self.labelled.forward(&self.parameters, &self.network, pass).unwrap();
         let emissions: Vec<f32> = output.emissions.flatten_all().unwrap().to_vec1().unwrap();
         let crf = self.parameters.crf().unwrap();
         let mut loss = 0.;
-        for words in self.labelled.batch.cu_words.windows(2) {
+        for (words, &partial) in self.labelled.batch.cu_words.windows(2).zip(&self.labelled.partial) {
             let words = words[0] as usize..words[1] as usize;
             let scores = &emissions.as_chunks::<TAGS>().0[words.clone()];
-            loss += crf.log_partition(scores) - crf.path_score(scores, &self.labelled.tags[words]);
+            let tags = &self.labelled.tags[words];
+            loss += crf.log_partition(scores);
+            loss -= if partial { allowed_score(&crf, scores, tags) } else { crf.path_score(scores, tags) };
         }
         let logits: Vec<Vec<f32>> = output.class_logits.unwrap().to_vec2().unwrap();
         for (row, &class) in logits.iter().zip(&self.labelled.classes).filter(|&(_, &class)| class != NO_CLASS_INDEX) {
@@ -84,6 +95,26 @@ fn steps() -> impl Iterator<Item = (Architecture, Step)> {
     [Architecture::DistilBert, Architecture::Bert]
         .into_iter()
         .map(|architecture| (architecture, Step::new(architecture)))
+        .chain([(Architecture::DistilBert, Step::by_corpus())])
+}
+
+/// Logarithm of the sum over all paths that hold the marked mentions: from word to word, over the tags that each may have.
+fn allowed_score(crf: &Crf, emissions: &[[f32; TAGS]], tags: &[Tag]) -> f64 {
+    let mut sums: Vec<(Option<Tag>, f64)> = vec![(None, 1.)];
+    for (i, (&gold, scores)) in tags.iter().zip(emissions).enumerate() {
+        let after_mention = i > 0 && tags[i - 1] != Tag::O;
+        let allowed = |tag: Tag| gold == tag || gold == Tag::O && !(tag == Tag::I && after_mention);
+        let next = Tag::ALL.into_iter().filter(|&tag| allowed(tag)).map(|tag| {
+            let step = |&(before, sum): &(Option<Tag>, f64)| {
+                let score =
+                    before.map_or(crf.start[tag as usize], |before| crf.transitions[before as usize][tag as usize]);
+                if tag.may_follow(before) { sum * f64::from(score + scores[tag as usize]).exp() } else { 0. }
+            };
+            (Some(tag), sums.iter().map(step).sum())
+        });
+        sums = next.collect();
+    }
+    sums.iter().map(|&(tag, sum)| sum * tag.map_or(1., |tag| f64::from(crf.end[tag as usize]).exp())).sum::<f64>().ln()
 }
 
 fn numbers(tensor: &Tensor) -> Vec<f32> {

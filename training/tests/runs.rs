@@ -66,8 +66,12 @@ impl Material {
     ) -> Result<(usize, usize)> {
         let config = support::config(Architecture::DistilBert, self.layers, 2, 8);
         let checkpoint = support::checkpoint(&config.encoder, 7);
+        let task = match settings.corpus_heads {
+            true => Task::TaggingByCorpus { corpora: self.train.corpora.len() },
+            false => Task::Tagging,
+        };
         let parameters =
-            Parameters::from_checkpoint(&checkpoint, "generated", config, Task::Tagging, settings.seed, &Device::Cpu)?;
+            Parameters::from_checkpoint(&checkpoint, "generated", config, task, settings.seed, &Device::Cpu)?;
         let (mut done, mut all) = (0, 0);
         let run = Run {
             settings,
@@ -368,4 +372,32 @@ fn ranks_give_the_losses_of_one_that_accumulates() {
     material.run(whole.path(), settings.clone(), None).unwrap();
     material.run(divided.path(), Settings { accumulate: 3, ..settings }, None).unwrap();
     same(divided.path(), whole.path());
+}
+
+/// The corpora of the generated examples are "with-classes" and "without".
+#[test]
+fn corpora_may_have_heads_of_their_own_and_be_marked_in_part() {
+    let material = Material::new(60);
+    let by_corpus = Settings { corpus_heads: true, partial: vec!["without".into()], ..settings() };
+    let [plain, whole, stopped] = [folder(), folder(), folder()];
+    material.run(plain.path(), settings(), None).unwrap();
+    material.run(whole.path(), by_corpus.clone(), None).unwrap();
+    for stop in [Some(4), None] {
+        material.run(stopped.path(), by_corpus.clone(), stop).unwrap();
+    }
+    assert_eq!(metrics(stopped.path()), metrics(whole.path()));
+    assert!(model(stopped.path()) == model(whole.path()), "an interruption left a trace");
+    assert_ne!(metrics(plain.path()), metrics(whole.path()));
+    // The model has what any tagger has.
+    let names = |folder: &TempDir| {
+        let tensors = candle_core::safetensors::load_buffer(&model(folder.path()), &Device::Cpu).unwrap();
+        tensors.into_keys().collect::<std::collections::BTreeSet<String>>()
+    };
+    assert_eq!(names(&whole), names(&plain));
+    let error = |partial: &[&str]| {
+        let partial = partial.iter().map(|name| name.to_string()).collect();
+        material.run(folder().path(), Settings { partial, ..settings() }, None).unwrap_err().to_string()
+    };
+    assert!(error(&["other"]).contains("no corpus is named \"other\"; the training data have with-classes, without"));
+    assert!(error(&["with-classes", "without"]).contains("nothing tells what is none"));
 }

@@ -69,7 +69,7 @@ pub fn run(arguments: &Arguments, recipe: String) -> Result<()> {
         )),
     };
     let provenance = Provenance { command: "distill".into(), recipe, sources: arguments.sources()? };
-    let (weights, file) = arguments.school.file("model.safetensors")?;
+    let (weights, file) = arguments.school.weights()?;
 
     let bar = progress_bar("{prefix} {bar:30} step {pos}/{len}  {msg}  {per_sec}  {eta} left");
     arguments.device.train(|rank, name, device| {

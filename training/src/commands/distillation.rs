@@ -5,19 +5,20 @@ use std::path::PathBuf;
 use chemtag::Device;
 use chemtag_training::aligned_text::{AlignedText, CutText};
 use chemtag_training::columns::fingerprint;
+use chemtag_training::encoder_folder::EncoderFolder;
 use chemtag_training::error::{Error, Result};
 use chemtag_training::provenance::Sources;
 use chemtag_training::teacher::Ensemble;
 use chemtag_training::text::TextSet;
 
-use super::{ModelArguments, Start, file};
+use super::{ModelArguments, Start, add_encoder};
 
 /// Who learns what from whom.
 #[derive(clap::Args)]
 pub struct School {
-    /// Folder of the encoder or model that learns: config.json, tokenizer.json, model.safetensors.
+    /// Folder of the encoder or model that learns, as `--encoder` of `finetune`; or hub:OWNER/NAME.
     #[arg(long, value_name = "DIR")]
-    student: PathBuf,
+    student: String,
     #[command(flatten)]
     model: ModelArguments,
     /// Folders of trained models; several form an ensemble.
@@ -29,14 +30,14 @@ pub struct School {
 }
 
 impl School {
-    /// One of the student's files, and the file's name in messages.
-    pub(super) fn file(&self, name: &str) -> Result<(Vec<u8>, String)> {
-        file(&self.student, name)
+    /// The student's weights (safetensors) and their name in messages.
+    pub(super) fn weights(&self) -> Result<(Vec<u8>, String)> {
+        EncoderFolder::open(&self.student)?.weights()
     }
 
     /// Notes what a run reads of this among its sources.
     pub(super) fn add_to(&self, sources: &mut Sources) -> Result<()> {
-        sources.add_model("student", &self.student)?;
+        add_encoder(sources, "student", &EncoderFolder::open(&self.student)?)?;
         self.model.add_to(sources);
         self.teacher.iter().try_for_each(|folder| sources.add_model("teacher", folder))?;
         self.text.iter().try_for_each(|path| sources.add_file("text", path))
@@ -45,7 +46,8 @@ impl School {
     /// The student with its teachers' classes, the teachers, and the text that they read.
     pub(super) fn read(&self, device: Device) -> Result<(Start, Ensemble, AlignedText)> {
         let mut ensemble = Ensemble::load(&self.teacher, device)?;
-        let student = self.model.apply(Start::read(&self.student)?, ensemble.classes()?.to_vec())?;
+        let student =
+            self.model.apply(Start::read(&EncoderFolder::open(&self.student)?)?, ensemble.classes()?.to_vec())?;
         let text = self.read_text(&student, &ensemble)?;
         ensemble.read_from(&text)?;
         Ok((student, ensemble, text))

@@ -72,12 +72,16 @@ pub fn run(arguments: &Arguments, recipe: String) -> Result<()> {
     let devel = read_devel(&arguments.devel, arguments.reading, &start)?;
     let provenance = Provenance { command: "finetune".into(), recipe, sources: arguments.sources()? };
     candle_core::cuda::set_gemm_reduced_precision_f32(true);
-    let (weights, name) = arguments.encoder.file("model.safetensors")?;
+    let (weights, name) = arguments.encoder.weights()?;
 
     let bar = progress_bar(STEPS);
     arguments.device.train(|rank, _, device| {
         let (settings, config) = (arguments.settings.clone(), start.config.clone());
-        let parameters = Parameters::from_checkpoint(&weights, &name, config, Task::Tagging, settings.seed, device)?;
+        let task = match settings.corpus_heads {
+            true => Task::TaggingByCorpus { corpora: train.corpora.len() },
+            false => Task::Tagging,
+        };
+        let parameters = Parameters::from_checkpoint(&weights, &name, config, task, settings.seed, device)?;
         let mut on_step = |step: usize, steps: usize, losses: Losses| {
             bar.set_length(steps as u64);
             bar.set_position(step as u64);

@@ -3,11 +3,15 @@
 pub mod distill;
 mod distillation;
 pub mod evaluate;
+pub mod export;
 pub mod finetune;
 pub mod label;
 pub mod prepare;
 pub mod prepare_text;
 pub mod pretrain;
+pub mod start;
+mod text_files;
+pub mod vocab;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -18,6 +22,7 @@ use chemtag::tokenizer::WordPieces;
 use chemtag_training::augment::Augmentation;
 use chemtag_training::corpus::{self, TypeFilter};
 use chemtag_training::dataset::{Dataset, Reading};
+use chemtag_training::encoder_folder::EncoderFolder;
 use chemtag_training::error::{Error, Result};
 use chemtag_training::provenance::Sources;
 use chemtag_training::ranks::{self, Rank};
@@ -199,17 +204,17 @@ impl DeviceArguments {
 
 /// An encoder to start from.
 #[derive(clap::Args)]
-pub struct EncoderFolder {
-    /// Folder of the encoder to start from: config.json, tokenizer.json, model.safetensors.
+pub struct EncoderArgument {
+    /// Folder of the encoder to start from: config.json, tokenizer.json (or vocab.txt), model.safetensors (or pytorch_model.bin); or hub:OWNER/NAME.
     #[arg(long, value_name = "DIR")]
-    encoder: PathBuf,
+    encoder: String,
 }
 
 /// An encoder's folder and what the tagger on it shall be.
 #[derive(clap::Args)]
 pub struct EncoderArguments {
     #[command(flatten)]
-    folder: EncoderFolder,
+    folder: EncoderArgument,
     /// The class head's outputs; an empty list for none.
     #[arg(long, value_name = "CLASS,...", default_value = CLASSES)]
     classes: String,
@@ -243,34 +248,33 @@ struct Start {
 
 impl Start {
     /// Reads a folder's configuration and tokenizer.
-    fn read(folder: &Path) -> Result<Self> {
-        let (json, name) = file(folder, "config.json")?;
+    fn read(folder: &EncoderFolder) -> Result<Self> {
+        let (json, name) = folder.config()?;
         let config = ModelConfig::from_json(&json, &name)?;
-        let (tokenizer, name) = file(folder, "tokenizer.json")?;
+        let (tokenizer, name) = folder.tokenizer()?;
         let pieces = WordPieces::from_json(&tokenizer, &name, config.encoder.vocab_size)?;
         Ok(Self { config, tokenizer, pieces })
     }
 }
 
-/// A file of a folder, and its name in messages.
-fn file(folder: &Path, name: &str) -> Result<(Vec<u8>, String)> {
-    let path = folder.join(name);
-    let bytes = std::fs::read(&path).map_err(|source| chemtag::Error::Read { path: path.clone(), source })?;
-    Ok((bytes, path.display().to_string()))
+/// Notes an encoder's files among a run's sources.
+fn add_encoder(sources: &mut Sources, option: &str, folder: &EncoderFolder) -> Result<()> {
+    folder.files().iter().try_for_each(|path| sources.add_file(option, path))
 }
 
-impl EncoderFolder {
-    /// Notes the folder's files among a run's sources.
+impl EncoderArgument {
+    /// Notes the encoder's files among a run's sources.
     fn add_to(&self, sources: &mut Sources) -> Result<()> {
-        sources.add_model("encoder", &self.encoder)
+        add_encoder(sources, "encoder", &EncoderFolder::open(&self.encoder)?)
     }
 
-    fn file(&self, name: &str) -> Result<(Vec<u8>, String)> {
-        file(&self.encoder, name)
+    /// The weights (safetensors) and their name in messages.
+    fn weights(&self) -> Result<(Vec<u8>, String)> {
+        EncoderFolder::open(&self.encoder)?.weights()
     }
 
     fn read(&self) -> Result<Start> {
-        Start::read(&self.encoder)
+        Start::read(&EncoderFolder::open(&self.encoder)?)
     }
 }
 
@@ -283,8 +287,9 @@ impl EncoderArguments {
         Ok(())
     }
 
-    fn file(&self, name: &str) -> Result<(Vec<u8>, String)> {
-        self.folder.file(name)
+    /// The weights (safetensors) and their name in messages.
+    fn weights(&self) -> Result<(Vec<u8>, String)> {
+        self.folder.weights()
     }
 
     fn read(&self) -> Result<Start> {

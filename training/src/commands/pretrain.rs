@@ -9,12 +9,12 @@ use chemtag_training::pretrain::{Run, Settings, pretrain};
 use chemtag_training::provenance::{Provenance, Sources};
 use chemtag_training::text::TextSet;
 
-use super::{DeviceArguments, EncoderFolder, STEPS, progress_bar};
+use super::{DeviceArguments, EncoderArgument, STEPS, progress_bar};
 
 #[derive(clap::Args)]
 pub struct Arguments {
     #[command(flatten)]
-    encoder: EncoderFolder,
+    encoder: EncoderArgument,
     /// Texts made by `prepare-text`; one that is named twice counts twice.
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     text: Vec<PathBuf>,
@@ -38,7 +38,7 @@ pub fn run(arguments: &Arguments, recipe: String) -> Result<()> {
     arguments.text.iter().try_for_each(|path| sources.add_file("text", path))?;
     let provenance = Provenance { command: "pretrain".into(), recipe, sources };
     let masking = Masking::new(arguments.settings.mask_share, &start.pieces)?;
-    let (weights, name) = arguments.encoder.file("model.safetensors")?;
+    let (weights, name) = arguments.encoder.weights()?;
     let bar = progress_bar(STEPS);
     arguments.device.train(|rank, _, device| {
         let settings = arguments.settings.clone();

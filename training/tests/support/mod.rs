@@ -4,6 +4,7 @@
 // Every test takes its share.
 #![allow(dead_code)]
 
+pub mod old_layout;
 pub mod words;
 
 use std::collections::BTreeMap;

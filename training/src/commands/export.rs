@@ -1,0 +1,32 @@
+//! `chemtag-train export`.
+
+use std::path::PathBuf;
+
+use chemtag::ModelFiles;
+use chemtag_training::error::{Error, Result};
+use chemtag_training::export::{Description, export};
+use chemtag_training::parameters::save_folder;
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Folder of the model, as `finetune` or `distill` left it; several that were fine-tuned from one encoder become the mean of their weights.
+    #[arg(long, value_name = "DIR", required = true, num_args = 1..)]
+    model: Vec<PathBuf>,
+    #[command(flatten)]
+    description: Description,
+    /// Folder to write the model to: config.json, tokenizer.json and model.safetensors, f16, in Hugging Face's layout.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let read = |folder: &PathBuf| Ok(ModelFiles::read(&folder.into())?);
+    let models = arguments.model.iter().map(read).collect::<Result<Vec<_>>>()?;
+    let exported = export(&models, &arguments.description)?;
+    let tokenizer = models.first().map(|model| &model.tokenizer);
+    let tokenizer = tokenizer.ok_or_else(|| Error::Setting("there is no model to export".into()))?;
+    save_folder(&arguments.out, &exported.config, tokenizer, exported.tensors)?;
+    let tagger = exported.config.tagger;
+    println!("{}: {} {}, {}", arguments.out.display(), tagger.name, tagger.version, tagger.license);
+    Ok(())
+}
