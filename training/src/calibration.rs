@@ -7,6 +7,9 @@ use crate::plot::{Axis, Bar, Bars, Line, Mark, Plot};
 /// Number of bins.
 pub const BINS: usize = 15;
 
+/// No outcome counts as less likely than this.
+const SMALLEST: f64 = 1e-6;
+
 /// The predictions whose posterior lies in one interval.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Bin {
@@ -22,6 +25,8 @@ pub struct Bin {
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Calibration {
     bins: [Bin; BINS],
+    /// Sum over predictions of the negative logarithm of what they gave to what is so.
+    log_loss: f64,
 }
 
 impl Calibration {
@@ -32,6 +37,15 @@ impl Calibration {
         bin.count += 1;
         bin.posteriors += posterior;
         bin.correct += u64::from(correct);
+        let given = if correct { posterior } else { 1. - posterior };
+        self.log_loss -= given.max(SMALLEST).ln();
+    }
+
+    /// Mean negative logarithm, in nats, of the probability given to what turned out, right or not: smallest where posteriors mean what they say.
+    /// `None` without predictions.
+    pub fn log_loss(&self) -> Option<f64> {
+        let count: u64 = self.bins.iter().map(|bin| bin.count).sum();
+        (count > 0).then(|| self.log_loss / count as f64)
     }
 
     /// The bins, from the lowest posteriors up.

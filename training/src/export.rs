@@ -7,13 +7,14 @@ use candle_core::{DType, Device, Tensor};
 use chemtag::ModelFiles;
 use chemtag::model::config::ModelConfig;
 use chemtag::model::layout::EncoderLayout;
+use chemtag::model::names;
 use chemtag::model::weights::Weights;
 
 use crate::error::{Error, Result};
 use crate::parameters::{Task, head_shapes, prefix};
 
 /// What a published model says of itself; what is not given stays as it was.
-#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
+#[derive(Debug, Clone, Default, PartialEq, clap::Args)]
 pub struct Description {
     /// The model's name; as it was if not given.
     #[arg(long)]
@@ -24,6 +25,9 @@ pub struct Description {
     /// The weights' licence (SPDX); as it was if not given.
     #[arg(long)]
     pub license: Option<String>,
+    /// Divide emissions and transitions by this number, found by `calibrate`: what is tagged stays the same, posteriors change.
+    #[arg(long, value_name = "T")]
+    pub temperature: Option<f64>,
 }
 
 /// A model's configuration and its tensors in f16.
@@ -35,6 +39,12 @@ pub struct Exported {
     pub tensors: BTreeMap<String, Tensor>,
 }
 
+/// Whether a tensor's numbers are scores of tags, or linear in them.
+fn is_score(name: &str) -> bool {
+    [names::CRF_START, names::CRF_END, names::CRF_TRANSITIONS].contains(&name)
+        || name.split_once('.').is_some_and(|(layer, _)| layer == names::SPAN_HEAD)
+}
+
 /// Makes one model of models of the same sizes, classes and tokenizer. The same models give the same numbers.
 ///
 /// # Errors
@@ -42,12 +52,12 @@ pub struct Exported {
 pub fn export(models: &[ModelFiles], description: &Description) -> Result<Exported> {
     let first = models.first().ok_or_else(|| Error::Setting("there is no model to export".into()))?;
     let mut config = ModelConfig::from_json(&first.config, &first.names[0])?;
-    let mut names: Vec<(String, Vec<usize>)> = EncoderLayout::new(&config.encoder)
+    let mut shapes: Vec<(String, Vec<usize>)> = EncoderLayout::new(&config.encoder)
         .places()
         .iter()
         .map(|place| (format!("{}{}", prefix(&config), place.name), place.shape.clone()))
         .collect();
-    names.extend(head_shapes(&config, Task::Tagging));
+    shapes.extend(head_shapes(&config, Task::Tagging));
     let mut means: BTreeMap<String, Tensor> = BTreeMap::new();
     for model in models {
         let other = ModelConfig::from_json(&model.config, &model.names[0])?;
@@ -68,7 +78,7 @@ pub fn export(models: &[ModelFiles], description: &Description) -> Result<Export
         }
         let weights = Weights::from_safetensors(&model.weights, &model.names[2], DType::F32, &Device::Cpu)?;
         let prefix = prefix(&config);
-        for (name, shape) in &names {
+        for (name, shape) in &shapes {
             let tensor = match name.strip_prefix(prefix) {
                 Some(name) => weights.encoder_tensor(name, shape)?,
                 None => weights.tensor(name, shape)?,
@@ -81,8 +91,15 @@ pub fn export(models: &[ModelFiles], description: &Description) -> Result<Export
             means.insert(name.clone(), sum);
         }
     }
+    let temperature = description.temperature.unwrap_or(1.);
+    if !(temperature.is_finite() && temperature > 0.) {
+        return Err(Error::Setting(format!("the temperature is {temperature}, but must be a number above 0")));
+    }
     let mut tensors = BTreeMap::new();
-    for (name, mean) in means {
+    for (name, mut mean) in means {
+        if is_score(&name) {
+            mean = (mean / temperature)?;
+        }
         let halves = mean.to_dtype(DType::F16)?;
         let largest: f32 = halves.abs()?.max_all()?.to_dtype(DType::F32)?.to_scalar()?;
         // A maximum may pass over what is no number; a sum does not.

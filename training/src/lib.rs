@@ -54,6 +54,7 @@ pub mod stage;
 pub mod start;
 pub mod structural;
 pub mod teacher;
+pub mod temperature;
 pub mod text;
 pub mod torch_file;
 pub mod unfreezing;

@@ -36,7 +36,8 @@ fn numbers(tensor: &Tensor) -> Vec<f32> {
 #[test]
 fn models_become_the_mean_of_their_weights() {
     let models = [model(1, 1), model(2, 1), model(3, 1)];
-    let description = Description { name: Some("soup".into()), model_version: Some("1.2".into()), license: None };
+    let description =
+        Description { name: Some("soup".into()), model_version: Some("1.2".into()), license: None, temperature: None };
     let exported = export(&models, &description).unwrap();
     let tagger = &exported.config.tagger;
     assert_eq!([&tagger.name, &tagger.version, &tagger.license], ["soup", "1.2", "unknown"]);
@@ -78,5 +79,28 @@ fn what_cannot_be_one_model_is_named() {
         let large =
             with(&|tensors| _ = tensors.insert(name.into(), Tensor::new(&[0., number, 0.], &Device::Cpu).unwrap()));
         assert!(error(&[large]).contains("classifier.bias has numbers that f16 cannot hold"));
+    }
+}
+
+#[test]
+fn a_temperature_moves_posteriors_and_no_mention() {
+    let tagger = |temperature| {
+        let description = Description { temperature, ..Description::default() };
+        let (model, folder) = (model(5, 1), tempfile::tempdir().unwrap());
+        let exported = export(std::slice::from_ref(&model), &description).unwrap();
+        save_folder(folder.path(), &exported.config, &model.tokenizer, exported.tensors).unwrap();
+        Tagger::load(folder.path()).unwrap()
+    };
+    let text = support::words::text(20, 3);
+    let (own, warm) = (tagger(None), tagger(Some(2.)));
+    let (own, warm) = (own.tag(&text).unwrap(), warm.tag(&text).unwrap());
+    assert!(own.len() > 10);
+    let places = |found: &[chemtag::Entity]| found.iter().map(|e| (e.start, e.end)).collect::<Vec<_>>();
+    assert_eq!(places(&own), places(&warm));
+    let mean = |found: &[chemtag::Entity]| found.iter().map(|e| e.score).sum::<f32>() / found.len() as f32;
+    assert!(mean(&warm) < mean(&own) - 0.01, "{} {}", mean(&warm), mean(&own));
+    for wrong in [0., -1., f64::NAN] {
+        let description = Description { temperature: Some(wrong), ..Description::default() };
+        assert!(export(&[model(5, 1)], &description).unwrap_err().to_string().contains("must be a number above 0"));
     }
 }

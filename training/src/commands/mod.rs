@@ -1,5 +1,6 @@
 //! The command line's arguments -> the library's calls; one file for each command.
 
+pub mod calibrate;
 pub mod distill;
 mod distillation;
 pub mod evaluate;
@@ -20,7 +21,7 @@ use chemtag::Device;
 use chemtag::model::config::ModelConfig;
 use chemtag::tokenizer::WordPieces;
 use chemtag_training::augment::Augmentation;
-use chemtag_training::corpus::{self, TypeFilter};
+use chemtag_training::corpus::{self, Document, TypeFilter};
 use chemtag_training::dataset::{Dataset, Reading};
 use chemtag_training::encoder_folder::EncoderFolder;
 use chemtag_training::error::{Error, Result};
@@ -103,6 +104,15 @@ impl CorpusArgument {
         classes.iter().position(|known| known == class).map(|index| index as u8)
     }
 
+    /// The corpus with the mentions of its types.
+    fn documents(&self) -> Result<Vec<Document>> {
+        let filter = match &self.types {
+            None => TypeFilter::all(),
+            Some(types) => types.iter().map(|(label, _)| label.as_str()).collect::<Vec<_>>().join(",").parse()?,
+        };
+        corpus::read(&self.path, &filter)
+    }
+
     fn add_to(
         &self,
         dataset: &mut Dataset,
@@ -119,11 +129,7 @@ impl CorpusArgument {
                 return Err(Error::Setting(format!("\"{class}\" is none of the classes {}", classes.join(", "))));
             }
         }
-        let filter = match &self.types {
-            None => TypeFilter::all(),
-            Some(types) => types.iter().map(|(label, _)| label.as_str()).collect::<Vec<_>>().join(",").parse()?,
-        };
-        let mut documents = corpus::read(&self.path, &filter)?;
+        let mut documents = self.documents()?;
         documents.extend(augmentation.variants(&documents, 0));
         let room = config.tagger.sequence_pieces;
         dataset.add(&self.name(), &documents, reading, pieces, room, |label| self.class_of(label, classes));
