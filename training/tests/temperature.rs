@@ -35,7 +35,10 @@ fn posteriors_become_the_share_that_is_right() {
     let text = word(&[6]);
     // Three of four documents have a mention where the model sees one.
     let document = |i: usize| Document {
-        mentions: (!i.is_multiple_of(4)).then(|| Mention { start: 0, end: text.len(), label: "A".into() }).into_iter().collect(),
+        mentions: (!i.is_multiple_of(4))
+            .then(|| Mention { start: 0, end: text.len(), label: "A".into() })
+            .into_iter()
+            .collect(),
         ..Document::unannotated(text.clone())
     };
     let documents: Vec<Document> = (0..400).map(document).collect();
