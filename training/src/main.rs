@@ -25,7 +25,7 @@ enum Command {
     Prepare(commands::prepare::Arguments),
     /// Learn a vocabulary of word pieces from text.
     Vocab(commands::vocab::Arguments),
-    /// Make the encoder that pre-training begins with: of random weights, with another vocabulary, with more layers.
+    /// Make the encoder that pre-training begins with: of random weights, with another vocabulary, with more layers, wider.
     Start(commands::start::Arguments),
     /// Turn unlabelled text into one file of piece ids, to pre-train and distil where the text is not.
     PrepareText(commands::prepare_text::Arguments),
