@@ -125,8 +125,9 @@ mod tests {
         let commands: Vec<&str> = commands.get_subcommands().map(|command| command.get_name()).collect();
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes");
         let mut used = std::collections::BTreeSet::new();
-        for entry in std::fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
+        let entries = [folder.clone(), folder.join("chemtag-small")].map(|folder| std::fs::read_dir(folder).unwrap());
+        let paths = entries.into_iter().flatten().map(|entry| entry.unwrap().path());
+        for path in paths.filter(|path| path.extension().is_some_and(|extension| extension == "toml")) {
             let stem = path.file_stem().unwrap().to_str().unwrap();
             let of = commands.iter().filter(|command| stem.starts_with(**command)).max_by_key(|command| command.len());
             let command = of.unwrap_or_else(|| panic!("{stem} is no command"));
