@@ -40,6 +40,8 @@ enum Command {
     Distill(commands::distill::Arguments),
     /// Score a model on an annotated corpus: strict spans.
     Evaluate(commands::evaluate::Arguments),
+    /// Draw the devel F1 of several runs over a number by which they differ.
+    Curve(commands::curve::Arguments),
     /// Find the temperature at which a model's posteriors mean what they say.
     Calibrate(commands::calibrate::Arguments),
     /// Write a trained model as it is published: only what taggers need, with its name, version and licence; or the mean of several.
@@ -74,6 +76,7 @@ fn run(arguments: &[OsString]) -> Result<()> {
         Command::Label(arguments) => commands::label::run(&arguments),
         Command::Distill(arguments) => commands::distill::run(&arguments, invocation.recipe),
         Command::Evaluate(arguments) => commands::evaluate::run(&arguments),
+        Command::Curve(arguments) => commands::curve::run(&arguments),
         Command::Calibrate(arguments) => commands::calibrate::run(&arguments),
         Command::Export(arguments) => commands::export::run(&arguments),
     }

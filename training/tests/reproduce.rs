@@ -1,4 +1,4 @@
-//! recipes/reproduce.sh with the recipes of the default model, small, on generated text and corpora: from another encoder and its vocabulary to a model that is exported and scored.
+//! recipes/reproduce.sh and curves.sh with the recipes of the default model, small, on generated text and corpora: from another encoder and its vocabulary to a model that is exported and scored.
 //! What it makes then shows what distillation is for: over three seeds, a student that its teachers taught finds names that its gold lacks, the same student without them does not.
 
 mod support;
@@ -14,7 +14,7 @@ const TRAIN: &str = env!("CARGO_BIN_EXE_chemtag-train");
 const RECIPES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/recipes");
 
 /// Values that take the place of the default model's: the beginning of the recipes' names, a key, its value.
-const SMALL: [(&str, &str, &str); 27] = [
+const SMALL: [(&str, &str, &str); 29] = [
     ("vocab", "size", "80"),
     ("start-teacher", "layers", "2"),
     ("start-teacher", "hidden", "32"),
@@ -32,6 +32,8 @@ const SMALL: [(&str, &str, &str); 27] = [
     ("finetune", "average_decay", "0.9"),
     ("finetune-teacher", "epochs", "5"),
     ("finetune-teacher", "learning_rate", "4e-3"),
+    ("finetune-encoder", "epochs", "3"),
+    ("finetune-encoder", "learning_rate", "4e-3"),
     ("finetune-gold", "learning_rate", "1e-3"),
     ("distill", "sequence_pieces", "36"),
     ("distill", "pieces", "60_000"),
@@ -101,16 +103,21 @@ fn write_data(folder: &Path) {
     run(folder, "start", &["--config", "config.json", "--tokenizer", "uncased.json", "--out", "general-encoder"]);
 }
 
-fn reproduce(folder: &Path) -> Output {
+fn script(folder: &Path, name: &str) -> Output {
     Command::new("bash")
-        .arg(format!("{RECIPES}/reproduce.sh"))
+        .arg(format!("{RECIPES}/{name}"))
         .envs([("CHEMTAG_TRAIN", TRAIN), ("RECIPES", "recipes"), ("START", "general-encoder")])
         .envs([("TEXT", "text"), ("CORPORA", "corpora"), ("WORK", "work")])
+        .envs([("PRETRAINING", "0 20e3"), ("UNLABELLED", "5e3 40e3")])
         .env_remove("TEMPERATURE")
         .env_remove("TRAINING_OPTIONS")
         .current_dir(folder)
         .output()
         .unwrap()
+}
+
+fn reproduce(folder: &Path) -> Output {
+    script(folder, "reproduce.sh")
 }
 
 /// F1 of a model on a corpus.
@@ -148,6 +155,25 @@ fn the_script_makes_a_model_and_teachers_teach_names_that_gold_lacks() {
     let said = text(&output.stdout);
     assert_eq!(said.lines().filter(|line| line.contains(" -> ")).collect::<Vec<_>>(), ["=== export export -> model"]);
     assert!(model() == first);
+
+    // The curves have the F1 that each run's best epoch had on devel.
+    let output = script(folder, "curves.sh");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    for (curve, runs) in
+        [("pretraining", ["encoder-0", "encoder-20e3"]), ("unlabelled", ["student-5e3", "student-40e3"])]
+    {
+        assert!(work.join(format!("runs/curves/{curve}.svg")).exists());
+        let expected = runs.map(|run| {
+            let metrics = std::fs::read_to_string(work.join(format!("runs/curves/{run}/metrics.jsonl"))).unwrap();
+            let epochs = metrics.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+            let best = epochs.filter(|epoch| epoch["kept"] == true).last().unwrap();
+            let pieces: f64 = run.split_once('-').unwrap().1.parse().unwrap();
+            format!("{pieces} {:.2}", best["devel_f1_average"]["documents"]["chemdner"].as_f64().unwrap())
+        });
+        let found = std::fs::read_to_string(work.join(format!("runs/curves/{curve}.txt"))).unwrap();
+        let expected = format!("chemdner, documents: {}", expected.join(", "));
+        assert!(found.lines().any(|line| line == expected), "{expected} is not in {found}");
+    }
 
     // A corpus of few sentences, and one of other sentences with names that it lacks.
     let [_, mut little] = words::split(support::examples(60, 91));
