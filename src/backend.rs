@@ -1,5 +1,6 @@
 //! What runs the network: a packed batch -> emission scores and class logits of its words.
 
+use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device as CandleDevice, Tensor};
@@ -7,6 +8,7 @@ use candle_core::{DType, Device as CandleDevice, Tensor};
 use crate::batch::Batch;
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::int8::Checkpoint;
 use crate::model::config::ModelConfig;
 use crate::model::crf::TAGS;
 use crate::model::encoder::Pass;
@@ -103,9 +105,11 @@ pub trait Backend: Send + Sync {
 /// Number format of weights and hidden states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Precision {
-    /// f32 on the CPU, f16 on a GPU.
+    /// What the model's file holds on the CPU: 8-bit integers if it holds those, else f32. On a GPU f16.
     #[default]
     Auto,
+    /// 8-bit integers (CPU): the integer engine ([`crate::int8`]). A file of floats is quantised while it is loaded.
+    Int8,
     /// 32-bit floats.
     F32,
     /// 16-bit floats (GPU).
@@ -115,11 +119,10 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// The format that `Auto` stands for on a resolved device.
+    /// The format that `Auto` stands for on a resolved device; on the CPU the model's file decides.
     pub(crate) fn resolved(self, device: Device) -> Self {
         match (self, device) {
-            (Precision::Auto, Device::Cpu) => Precision::F32,
-            (Precision::Auto, _) => Precision::F16,
+            (Precision::Auto, Device::Cuda(_)) => Precision::F16,
             (named, _) => named,
         }
     }
@@ -132,6 +135,7 @@ impl Precision {
             (Precision::F16 | Precision::Bf16, true) => {
                 Err(Error::Option("16-bit floats need a GPU: use f32 on the CPU".into()))
             }
+            (Precision::Int8, _) => Err(Error::Option("8-bit integers need the integer engine: use floats".into())),
         }
     }
 }
@@ -144,7 +148,7 @@ pub struct CandleBackend {
 }
 
 impl CandleBackend {
-    /// Loads the weights of a safetensors file onto a device; `file` names it in messages. Returns the CPU's copy of the weights too,
+    /// Loads the weights of a safetensors file onto a device, 8-bit integers as the floats that they stand for; `file` names it in messages. Returns the CPU's copy of the weights too,
     /// which holds the CRF.
     ///
     /// # Errors
@@ -157,7 +161,11 @@ impl CandleBackend {
         precision: Precision,
     ) -> Result<(Self, Weights)> {
         let device = device.open()?;
-        let weights = Weights::from_safetensors(bytes, file, precision.dtype(&device)?, &device)?;
+        let dtype = precision.dtype(&device)?;
+        let weights = match Checkpoint::read(bytes, file)? {
+            checkpoint if checkpoint.is_int8() => dequantised(&checkpoint, file, dtype, &device)?,
+            _ => Weights::from_safetensors(bytes, file, dtype, &device)?,
+        };
         Ok((Self::from_network(Network::load(&weights, config)?), weights))
     }
 
@@ -222,6 +230,17 @@ impl Backend for CandleBackend {
         };
         format!("candle, {device}, {}", encoder.dtype().as_str())
     }
+}
+
+/// The floats that a checkpoint's 8-bit integers stand for, and the floats that it holds.
+fn dequantised(checkpoint: &Checkpoint, file: &str, dtype: DType, device: &CandleDevice) -> Result<Weights> {
+    let mut tensors = HashMap::new();
+    for name in checkpoint.names() {
+        let (_, shape, _) = checkpoint.raw(name)?;
+        let values = checkpoint.floats(name, &shape)?;
+        tensors.insert(name.to_string(), Tensor::from_vec(values, shape, device)?.to_dtype(dtype)?);
+    }
+    Ok(Weights::from_tensors(tensors, file))
 }
 
 /// Copies what the heads say to the CPU. From a GPU all at once, for each copy waits for it.

@@ -24,6 +24,7 @@ mod engine;
 mod entity;
 mod error;
 pub mod formula;
+pub mod int8;
 pub mod model;
 mod pipeline;
 mod portion;

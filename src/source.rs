@@ -1,4 +1,5 @@
 //! Where a model comes from -> its three files in memory: `config.json`, `tokenizer.json`, `model.safetensors` (Hugging Face layout).
+//! A self-contained file holds the first two in the metadata of the third ([`crate::int8::to_file`]).
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -8,32 +9,40 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::int8::{Checkpoint, configuration_and_tokenizer};
 
 /// Where a model comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ModelSource {
     /// A folder that holds `config.json`, `tokenizer.json` and `model.safetensors`.
     Folder(PathBuf),
+    /// A self-contained file, whose name ends with `.safetensors` ([`int8::to_file`](crate::int8::to_file) makes it).
+    File(PathBuf),
     /// The default model inside this program (feature `embedded-model`).
     Embedded,
 }
 
 impl<P: AsRef<Path> + ?Sized> From<&P> for ModelSource {
     fn from(path: &P) -> Self {
-        ModelSource::Folder(path.as_ref().into())
+        path.as_ref().to_path_buf().into()
     }
 }
 
+/// A file, if the name ends with `.safetensors`, else a folder.
 impl From<PathBuf> for ModelSource {
     fn from(path: PathBuf) -> Self {
-        ModelSource::Folder(path)
+        if path.extension().is_some_and(|extension| extension == "safetensors") {
+            ModelSource::File(path)
+        } else {
+            ModelSource::Folder(path)
+        }
     }
 }
 
 impl std::fmt::Display for ModelSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            ModelSource::Folder(path) => write!(f, "{}", path.display()),
+            ModelSource::Folder(path) | ModelSource::File(path) => write!(f, "{}", path.display()),
             ModelSource::Embedded => f.write_str("embedded model"),
         }
     }
@@ -77,6 +86,13 @@ impl ModelFiles {
     pub fn read_in_portions(source: &ModelSource, on_portion: OnPortion) -> Result<Self> {
         match source {
             ModelSource::Folder(folder) => Self::read_folder(folder, on_portion),
+            ModelSource::File(path) => {
+                let [bytes] = read_whole([path.clone()], on_portion)?;
+                let name = path.display().to_string();
+                let [config, tokenizer] = configuration_and_tokenizer(&bytes, &name)?.map(Cow::Owned);
+                let names = [format!("{name} (config)"), format!("{name} (tokenizer)"), name];
+                Ok(Self { config, tokenizer, weights: Cow::Owned(bytes), names })
+            }
             ModelSource::Embedded => {
                 let files = embedded().ok_or(Error::NoEmbeddedModel)?;
                 let bytes = files.bytes();
@@ -94,30 +110,17 @@ impl ModelFiles {
             });
         }
         let paths = FILE_NAMES.map(|name| folder.join(name));
-        let open = |path: &PathBuf| -> Result<(File, u64)> {
-            let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
-            opened.map(|(bytes, file)| (file, bytes)).map_err(|source| Error::Read { path: path.clone(), source })
-        };
-        let files = [open(&paths[0])?, open(&paths[1])?, open(&paths[2])?];
-        let total = files.iter().map(|(_, bytes)| bytes).sum();
-        let mut done = 0;
-        let mut contents = [const { Vec::new() }; 3];
-        for (((file, bytes), path), content) in files.iter().zip(&paths).zip(&mut contents) {
-            let failed = |source| Error::Read { path: path.clone(), source };
-            // Exactly, so that the whole file never lies in memory twice; fallibly, so that a huge one is an error.
-            let room = usize::try_from(*bytes).map_err(|_| failed(io::ErrorKind::OutOfMemory.into()))?;
-            content.try_reserve_exact(room).map_err(|_| failed(io::ErrorKind::OutOfMemory.into()))?;
-            loop {
-                let read = file.take(PORTION).read_to_end(content).map_err(failed)?;
-                if read == 0 {
-                    break;
-                }
-                done += read as u64;
-                on_portion(done, Some(total))?;
-            }
-        }
-        let [config, tokenizer, weights] = contents.map(Cow::Owned);
-        Ok(Self { config, tokenizer, weights, names: paths.map(|path| path.display().to_string()) })
+        let names = paths.each_ref().map(|path| path.display().to_string());
+        let [config, tokenizer, weights] = read_whole(paths, on_portion)?.map(Cow::Owned);
+        Ok(Self { config, tokenizer, weights, names })
+    }
+
+    /// Whether the weights are 8-bit integers.
+    ///
+    /// # Errors
+    /// [`Error::Model`] if they are no safetensors file.
+    pub fn is_int8(&self) -> Result<bool> {
+        Ok(Checkpoint::read(&self.weights, &self.names[2])?.is_int8())
     }
 
     /// Bytes of the three files together.
@@ -129,6 +132,33 @@ impl ModelFiles {
     pub fn hash(&self) -> String {
         sha256(&[&self.config, &self.tokenizer, &self.weights])
     }
+}
+
+/// The contents of files, each read once.
+fn read_whole<const N: usize>(paths: [PathBuf; N], on_portion: OnPortion) -> Result<[Vec<u8>; N]> {
+    let mut files = Vec::with_capacity(N);
+    for path in &paths {
+        let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
+        files.push(opened.map_err(|source| Error::Read { path: path.clone(), source })?);
+    }
+    let total = files.iter().map(|(bytes, _)| bytes).sum();
+    let mut done = 0;
+    let mut contents = [const { Vec::new() }; N];
+    for (((bytes, file), path), content) in files.iter().zip(&paths).zip(&mut contents) {
+        let failed = |source| Error::Read { path: path.clone(), source };
+        // Exactly, so that the whole file never lies in memory twice; fallibly, so that a huge one is an error.
+        let room = usize::try_from(*bytes).map_err(|_| failed(io::ErrorKind::OutOfMemory.into()))?;
+        content.try_reserve_exact(room).map_err(|_| failed(io::ErrorKind::OutOfMemory.into()))?;
+        loop {
+            let read = file.take(PORTION).read_to_end(content).map_err(failed)?;
+            if read == 0 {
+                break;
+            }
+            done += read as u64;
+            on_portion(done, Some(total))?;
+        }
+    }
+    Ok(contents)
 }
 
 /// SHA-256 of the files' lengths and contents, in hexadecimal.

@@ -14,6 +14,7 @@ use crate::decode::Mention;
 use crate::device::Device;
 use crate::entity::Entity;
 use crate::error::{Error, Result};
+use crate::int8::{IntegerBackend, Kernel};
 use crate::model::config::ModelConfig;
 use crate::model::crf::Crf;
 use crate::model::load_crf;
@@ -34,10 +35,22 @@ pub struct LoadOptions {
 }
 
 impl LoadOptions {
-    /// The same with what `Auto` stands for on this machine.
+    /// The same with what `Auto` stands for on this machine, but for what depends on the model's file.
     pub(crate) fn resolved(self) -> Self {
-        let device = self.device.resolved();
+        // Integers are computed on the CPU alone.
+        let integers_anywhere = self.precision == Precision::Int8 && self.device == Device::Auto;
+        let device = if integers_anywhere { Device::Cpu } else { self.device.resolved() };
         Self { device, precision: self.precision.resolved(device) }
+    }
+
+    /// The same with what `Auto` stands for, for a file whose weights are 8-bit integers or not.
+    pub(crate) fn resolved_for(self, int8: bool) -> Self {
+        let Self { device, precision } = self.resolved();
+        match (precision, int8) {
+            (Precision::Auto, true) => Self { device, precision: Precision::Int8 },
+            (Precision::Auto, false) => Self { device, precision: Precision::F32 },
+            _ => Self { device, precision },
+        }
     }
 }
 
@@ -101,10 +114,21 @@ impl Model {
     ) -> Result<Self> {
         let config = ModelConfig::from_json(&files.config, &files.names[0])?;
         let tokenizer = tokenizer(config.encoder.vocab_size)?;
-        let (backend, weights) =
-            CandleBackend::load(&files.weights, &files.names[2], &config, options.device, options.precision)?;
-        let crf = load_crf(&weights)?;
-        Ok(Self { hash, ..Self::from_parts(config, tokenizer, crf, Box::new(backend)) })
+        let (weights, file) = (&files.weights, &files.names[2]);
+        let LoadOptions { device, precision } = options.resolved_for(files.is_int8()?);
+        let (backend, crf): (Box<dyn Backend>, Crf) = if precision == Precision::Int8 {
+            if device != Device::Cpu {
+                let reason =
+                    format!("8-bit integers are computed on the CPU, not on {device}: use another precision there");
+                return Err(Error::Option(reason));
+            }
+            let (backend, crf) = IntegerBackend::load(weights, file, &config, Kernel::from_environment()?)?;
+            (Box::new(backend), crf)
+        } else {
+            let (backend, weights) = CandleBackend::load(weights, file, &config, device, precision)?;
+            (Box::new(backend), load_crf(&weights)?)
+        };
+        Ok(Self { hash, ..Self::from_parts(config, tokenizer, crf, backend) })
     }
 
     /// Puts a model together from its parts, such as a network in training.

@@ -424,6 +424,40 @@ fn control_characters_of_names_do_not_reach_the_terminal() {
 }
 
 #[test]
+fn a_self_contained_file_is_read_in_integers() {
+    let bench = Bench::new();
+    let files = chemtag::ModelFiles::read(&(&bench.model).into()).unwrap();
+    bench.file("words.safetensors", chemtag::int8::to_file(&files).unwrap());
+    let text = "Ethanol and Li7La3Zr2O12 in benzene; α-pinene, acetic acid.";
+    let run = |arguments: &[&str], kernel: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_chemtag"));
+        command.current_dir(bench.folder.path()).args(arguments).args(["--model", "words.safetensors"]);
+        command.env("CHEMTAG_KERNEL", kernel).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // A command that reads nothing may have ended.
+        let _ = child.stdin.take().unwrap().write_all(text.as_bytes());
+        child.wait_with_output().unwrap()
+    };
+    let in_floats = bench.records(&["tag"], text);
+    let places = |records: &[Value]| -> Vec<[Value; 3]> {
+        let entities = records[0]["entities"].as_array().unwrap();
+        entities.iter().map(|entity| ["start", "end", "class"].map(|key| entity[key].clone())).collect()
+    };
+    assert!(places(&in_floats).len() > 3);
+    for kernel in chemtag::int8::Kernel::available() {
+        let output = run(&["tag"], kernel.name());
+        assert_eq!(places(&records(&output)), places(&in_floats), "{}", stderr(&output));
+        let info: Value = serde_json::from_str(&stdout(&run(&["info", "--json"], kernel.name()))).unwrap();
+        assert_eq!(info["engine"], format!("int8, cpu, {}", kernel.name()));
+        let parameters: usize = TinyModel::new().tensors.iter().map(|(_, _, values)| values.len()).sum();
+        assert_eq!(info["parameters"], parameters);
+    }
+    let output = run(&["tag"], "abacus");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("CHEMTAG_KERNEL is \"abacus\", but this CPU has the kernels scalar"));
+}
+
+#[test]
 fn info_describes_the_model() {
     let bench = Bench::new();
     let output = bench.run(&["info", "--json"]);

@@ -83,13 +83,15 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Numbers in the tensors of the weights' file.
+/// Numbers in the tensors of the weights' file; scales of 8-bit numbers are none of the model's.
 fn parameters(files: &ModelFiles) -> Result<usize, Error> {
     let tensors = SafeTensors::deserialize(&files.weights).map_err(|e| Error::Model {
         file: files.names[2].clone(),
         reason: format!("not a whole safetensors file: {e}"),
     })?;
-    Ok(tensors.iter().map(|(_, tensor)| tensor.shape().iter().product::<usize>()).sum())
+    let is_scale = |name: &str| name.strip_suffix("_scale").is_some_and(|matrix| tensors.tensor(matrix).is_ok());
+    let own = tensors.iter().filter(|(name, _)| !is_scale(name));
+    Ok(own.map(|(_, tensor)| tensor.shape().iter().product::<usize>()).sum())
 }
 
 impl Description<'_> {

@@ -40,8 +40,9 @@ enum Command {
 /// Which model, and what runs it.
 #[derive(Args)]
 struct ModelArguments {
-    /// Folder that holds config.json, tokenizer.json and model.safetensors [default: the model inside this program, if it has one].
-    #[arg(long, value_name = "DIR")]
+    /// Folder that holds config.json, tokenizer.json and model.safetensors, or one self-contained .safetensors file [default: the model inside
+    /// this program, if it has one].
+    #[arg(long, value_name = "MODEL")]
     model: Option<PathBuf>,
     /// Where to compute: auto, cpu, cuda or cuda:NUMBER. auto is the first GPU if there is one.
     #[arg(long, value_name = "DEVICE", default_value_t = Device::Auto)]

@@ -185,7 +185,7 @@ impl LayerNorm {
 }
 
 /// Tensor names below one layer: DistilBERT's and BERT's.
-pub(super) struct LayerNames {
+pub(crate) struct LayerNames {
     /// Before the layer's number.
     pub layer: &'static str,
     /// Query, key, value, attention output, feed-forward in and out.
@@ -194,13 +194,13 @@ pub(super) struct LayerNames {
     pub norm: [&'static str; 2],
 }
 
-pub(super) const DISTILBERT: LayerNames = LayerNames {
+pub(crate) const DISTILBERT: LayerNames = LayerNames {
     layer: "transformer.layer",
     linear: ["attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "ffn.lin1", "ffn.lin2"],
     norm: ["sa_layer_norm", "output_layer_norm"],
 };
 
-pub(super) const BERT: LayerNames = LayerNames {
+pub(crate) const BERT: LayerNames = LayerNames {
     layer: "encoder.layer",
     linear: [
         "attention.self.query",

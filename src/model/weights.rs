@@ -8,8 +8,8 @@ use candle_core::{DType, Device, Tensor};
 use crate::error::{Error, Result};
 
 /// Prefixes that Hugging Face's task models put before the encoder's tensors.
-const PREFIXES: [&str; 3] = ["", "distilbert.", "bert."];
-const WORD_EMBEDDINGS: &str = "embeddings.word_embeddings.weight";
+pub(crate) const PREFIXES: [&str; 3] = ["", "distilbert.", "bert."];
+pub(crate) const WORD_EMBEDDINGS: &str = "embeddings.word_embeddings.weight";
 
 /// Named tensors of one model.
 #[derive(Clone)]

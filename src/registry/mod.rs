@@ -81,13 +81,20 @@ type Reader = dyn Fn(&ModelSource, OnPortion) -> Result<ModelFiles> + Send + Syn
 struct Inner {
     reader: Box<Reader>,
     /// Content of each source at its last reading. Sources are absolute.
-    known: Mutex<HashMap<ModelSource, (Stamp, String)>>,
+    known: Mutex<HashMap<ModelSource, Known>>,
     loading: Mutex<HashMap<Request, Arc<Load>>>,
     /// By content, with resolved options.
     models: Shared<(String, LoadOptions), Model>,
     /// By hash of `tokenizer.json` and size of the vocabulary that it was checked against.
     tokenizers: Shared<(String, usize), WordPieces>,
     loads: AtomicUsize,
+}
+
+/// What a source held when it was read.
+struct Known {
+    stamp: Stamp,
+    hash: String,
+    int8: bool,
 }
 
 /// What is asked for. Who asks after the files have changed does not join a load of the old ones.
@@ -185,11 +192,13 @@ impl Inner {
 
     /// The model, if its files are unchanged since they were read and somebody holds it.
     fn living(&self, request: &Request) -> Option<Arc<Model>> {
-        let hash = match lock(&self.known).get(&request.source) {
-            Some((stamp, hash)) if Some(stamp) == request.stamp.as_ref() => hash.clone(),
+        let key = match lock(&self.known).get(&request.source) {
+            Some(known) if Some(&known.stamp) == request.stamp.as_ref() => {
+                (known.hash.clone(), request.options.resolved_for(known.int8))
+            }
             _ => return None,
         };
-        self.models.living(&(hash, request.options))
+        self.models.living(&key)
     }
 
     /// The load of a request that is under way, else a new one for the caller to lead.
@@ -226,15 +235,16 @@ impl Inner {
         load.report(Stage::Reading)?;
         let files = (self.reader)(&request.source, &mut |done, total| load.report_bytes(done, total))?;
         load.report(Stage::Hashing)?;
-        let hash = files.hash();
+        let (hash, int8) = (files.hash(), files.is_int8()?);
+        let options = request.options.resolved_for(int8);
         // The stamp is older than the reading: files that have changed meanwhile have another one, and are read again.
         if let Some(stamp) = &request.stamp {
-            lock(&self.known).insert(request.source.clone(), (stamp.clone(), hash.clone()));
+            lock(&self.known).insert(request.source.clone(), Known { stamp: stamp.clone(), hash: hash.clone(), int8 });
         }
         load.report(Stage::Building)?;
         // Two paths with the same content meet here: the second waits for the first one's model. Nothing below runs on rayon's threads, or
         // one that waits for a load could be given the task to wait for itself.
-        self.models.get_or_make((hash.clone(), request.options), || {
+        self.models.get_or_make((hash.clone(), options), || {
             let tokenizer = |vocab_size| {
                 let key = (sha256(&[&files.tokenizer]), vocab_size);
                 let tokenizer = self.tokenizers.get_or_make(key, || {
@@ -243,17 +253,18 @@ impl Inner {
                 load.report(Stage::Building)?;
                 Ok(tokenizer)
             };
-            let model = Model::load_with_tokenizer(&files, hash, request.options, tokenizer)?;
+            let model = Model::load_with_tokenizer(&files, hash, options, tokenizer)?;
             self.loads.fetch_add(1, Ordering::Relaxed);
             Ok(Arc::new(model))
         })
     }
 }
 
-/// A folder's path that means the same wherever the process goes.
+/// A path that means the same wherever the process goes.
 fn absolute(source: ModelSource) -> ModelSource {
     match source {
         ModelSource::Folder(path) => ModelSource::Folder(std::path::absolute(&path).unwrap_or(path)),
+        ModelSource::File(path) => ModelSource::File(std::path::absolute(&path).unwrap_or(path)),
         ModelSource::Embedded => ModelSource::Embedded,
     }
 }

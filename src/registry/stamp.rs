@@ -2,6 +2,7 @@
 //! It is what `make`, `git` and `rsync` rely on: device and inode, size, times of the last change of content and of the inode.
 
 use std::fs::Metadata;
+use std::path::Path;
 use std::time::SystemTime;
 
 use crate::source::{FILE_NAMES, ModelSource};
@@ -22,15 +23,19 @@ impl Stamp {
     pub(super) fn of(source: &ModelSource) -> Option<Self> {
         match source {
             ModelSource::Embedded => Some(Self(Vec::new())),
+            ModelSource::File(path) => Some(Self(vec![FileStamp::of(path)?])),
             ModelSource::Folder(folder) => {
-                let stamp = |name: &&str| {
-                    let metadata = std::fs::metadata(folder.join(name)).ok()?;
-                    let modified = metadata.modified().ok()?;
-                    Some(FileStamp { bytes: metadata.len(), modified, identity: identity(&metadata) })
-                };
-                FILE_NAMES.iter().map(stamp).collect::<Option<_>>().map(Self)
+                FILE_NAMES.iter().map(|name| FileStamp::of(&folder.join(name))).collect::<Option<_>>().map(Self)
             }
         }
+    }
+}
+
+impl FileStamp {
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = std::fs::metadata(path).ok()?;
+        let modified = metadata.modified().ok()?;
+        Some(Self { bytes: metadata.len(), modified, identity: identity(&metadata) })
     }
 }
 

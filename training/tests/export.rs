@@ -6,6 +6,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
+use chemtag::batch::Batch;
+use chemtag::int8::to_file;
 use chemtag::model::config::Architecture;
 use chemtag::{ModelFiles, Tagger};
 use chemtag_training::export::{Description, export};
@@ -55,6 +57,20 @@ fn models_become_the_mean_of_their_weights() {
     save_folder(folder.path(), &exported.config, &models[0].tokenizer, exported.tensors).unwrap();
     let tagger = Tagger::load(folder.path()).unwrap();
     assert_eq!(tagger.model().config(), &exported.config);
+
+    // The same in 8 bits: BERT's names and token types in the integer engine.
+    let file = folder.path().join("soup.int8.safetensors");
+    std::fs::write(&file, to_file(&ModelFiles::read(&folder.path().into()).unwrap()).unwrap()).unwrap();
+    let integers = Tagger::load(&file).unwrap();
+    assert!(integers.model().backend().describe().starts_with("int8, cpu, "));
+    let mut batch = Batch::default();
+    batch.push(&(0..20).collect::<Vec<u32>>(), &(0..20).collect::<Vec<u32>>());
+    let [exact, rounded] = [&tagger, &integers].map(|tagger| tagger.model().backend().emissions(&batch).unwrap());
+    let (mut change, mut size) = (0., 0.);
+    for (a, b) in exact.tags.as_flattened().iter().zip(rounded.tags.as_flattened()) {
+        (change, size) = (change + (a - b).powi(2), size + a.powi(2));
+    }
+    assert!(size > 0. && change < 0.01 * size, "the emissions change by the root of {change} of {size}");
 }
 
 #[test]

@@ -4,17 +4,8 @@
 
 use std::array;
 
+use super::elementary::{exp, ln};
 use super::{Crf, SCORE_LIMIT, TAGS, Tag};
-
-/// `exp(x)` for `x <= 0`; `exp(-inf)` is 0.
-fn exp(x: f64) -> f64 {
-    x.exp()
-}
-
-/// Natural logarithm for `1 <= x <= 3`.
-fn ln(x: f64) -> f64 {
-    x.ln()
-}
 
 /// An emission or parameter as every computation reads it: NaN is the lowest score, the rest is clamped.
 pub(super) fn score(x: f32) -> f64 {

@@ -5,6 +5,7 @@
 mod backward;
 mod cross_entropy;
 mod decode;
+mod elementary;
 mod error;
 mod gradient;
 mod marginals;

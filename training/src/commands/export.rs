@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use chemtag::ModelFiles;
+use chemtag::int8::to_file;
 use chemtag_training::error::{Error, Result};
 use chemtag_training::export::{Description, export};
+use chemtag_training::files::write_atomically;
 use chemtag_training::parameters::save_folder;
 
 #[derive(clap::Args)]
@@ -17,6 +19,9 @@ pub struct Arguments {
     /// Folder to write the model to: config.json, tokenizer.json and model.safetensors, f16, in Hugging Face's layout.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Also write the model in 8 bits, quantised from the folder's weights, as one file that holds all of it and that `chemtag` reads.
+    #[arg(long, value_name = "FILE.safetensors")]
+    int8: Option<PathBuf>,
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
@@ -26,7 +31,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let tokenizer = models.first().map(|model| &model.tokenizer);
     let tokenizer = tokenizer.ok_or_else(|| Error::Setting("there is no model to export".into()))?;
     save_folder(&arguments.out, &exported.config, tokenizer, exported.tensors)?;
+    if let Some(file) = &arguments.int8 {
+        write_atomically(file, &to_file(&read(&arguments.out)?)?)?;
+    }
     let tagger = exported.config.tagger;
-    println!("{}: {} {}, {}", arguments.out.display(), tagger.name, tagger.version, tagger.license);
+    for path in std::iter::once(&arguments.out).chain(&arguments.int8) {
+        println!("{}: {} {}, {}", path.display(), tagger.name, tagger.version, tagger.license);
+    }
     Ok(())
 }
