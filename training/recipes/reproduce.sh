@@ -7,9 +7,9 @@
 #   START    folder of all-MiniLM-L6-v2, or (built with --features hub) hub:sentence-transformers/all-MiniLM-L6-v2
 #   TEXT     folder with chemistry.txt and general.txt, a document on each line
 #   CORPORA  folder with chemdner/, bc5cdr_chem/, matscholar/, sofc_exp/, each with train, devel and test
-#   WORK     folder for all that is made: prepared/, runs/ and at last model/
+#   WORK     folder for all that is made: prepared/, runs/ and at last model/ and chemtag-small.int8.safetensors
 #
-# These may be set, too:
+# Needs bash 4.4. These may be set, too:
 #   CHEMTAG_TRAIN     the program; `chemtag-train` on PATH if not given
 #   RECIPES           folder of the stages' recipes, which hold every setting; chemtag-small/ beside this file if not given
 #   TRAINING_OPTIONS  more options of all training stages, such as "--gpus 8"

@@ -155,6 +155,7 @@ fn the_script_makes_a_model_and_teachers_teach_names_that_gold_lacks() {
     let said = text(&output.stdout);
     assert_eq!(said.lines().filter(|line| line.contains(" -> ")).collect::<Vec<_>>(), ["=== export export -> model"]);
     assert!(model() == first);
+    assert!(work.join("chemtag-small.int8.safetensors").exists());
 
     // The curves have the F1 that each run's best epoch had on devel.
     let output = script(folder, "curves.sh");
@@ -165,8 +166,8 @@ fn the_script_makes_a_model_and_teachers_teach_names_that_gold_lacks() {
         assert!(work.join(format!("runs/curves/{curve}.svg")).exists());
         let expected = runs.map(|run| {
             let metrics = std::fs::read_to_string(work.join(format!("runs/curves/{run}/metrics.jsonl"))).unwrap();
-            let epochs = metrics.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-            let best = epochs.filter(|epoch| epoch["kept"] == true).last().unwrap();
+            let mut epochs = metrics.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+            let best = epochs.rfind(|epoch| epoch["kept"] == true).unwrap();
             let pieces: f64 = run.split_once('-').unwrap().1.parse().unwrap();
             format!("{pieces} {:.2}", best["devel_f1_average"]["documents"]["chemdner"].as_f64().unwrap())
         });
