@@ -8,7 +8,7 @@ use super::product::ActivationRowsMut;
 use super::vector::{FloatLine, LANES, Line, Operation, Vector, lines};
 
 /// Ranges below this count as zero: the inverse of their scale could be infinite.
-const LEAST_RANGE: f32 = 1e-30;
+pub const LEAST_RANGE: f32 = 1e-30;
 
 /// A LayerNorm's weights.
 #[derive(Debug, Clone)]

@@ -6,6 +6,7 @@ pub mod config;
 pub mod crf;
 pub mod dropout;
 pub mod encoder;
+pub mod fake_quantisation;
 pub mod gather;
 pub mod gradient;
 pub mod layout;
@@ -78,6 +79,14 @@ impl Network {
     /// As [`Encoder::on_flat`], or if a head's tensor is missing or does not fit `config`.
     pub fn on_flat_encoder(encoder: &Tensor, weights: &Weights, config: &ModelConfig) -> Result<Self> {
         Self::on(Encoder::on_flat(encoder, &config.encoder)?, weights, config)
+    }
+
+    /// The network with an encoder that computes as the integer engine does ([`Encoder::fake_quantised`]); `weights` are f32.
+    ///
+    /// # Errors
+    /// As [`Network::load`].
+    pub fn fake_quantised(weights: &Weights, config: &ModelConfig) -> Result<Self> {
+        Self::on(Encoder::fake_quantised(weights, &config.encoder)?, weights, config)
     }
 
     /// The encoder below the heads.
