@@ -9,6 +9,8 @@ use chemtag::model::config::ModelConfig;
 use chemtag::{Backend, CandleBackend, Device, Emissions, Error, LoadOptions, ModelFiles, Precision, Tagger};
 
 const DEFAULT: &str = "models/chemtag-small";
+/// What `chemtag-train export --int8` made of it, which is what ships.
+const SHIPPED: &str = "models/chemtag-small.int8.safetensors";
 const F32: LoadOptions = LoadOptions { device: Device::Cpu, precision: Precision::F32 };
 const INT8: LoadOptions = LoadOptions { device: Device::Cpu, precision: Precision::Int8 };
 
@@ -168,6 +170,28 @@ fn mentions_are_those_of_the_floats() {
     );
     // On a few thousand mentions of the corpora it is above 99 (docs/quantization.md); one mention of these is more than half a percent.
     assert!(of_floats > 70 && f1 >= 97., "{of_floats}, {of_integers}, {both}");
+}
+
+#[test]
+fn what_ships_is_what_export_makes_of_the_folder() {
+    let shipped = std::fs::read(SHIPPED).unwrap();
+    let made = to_file(&ModelFiles::read(&DEFAULT.into()).unwrap()).unwrap();
+    let first = shipped.iter().zip(&made).position(|(a, b)| a != b);
+    assert_eq!((shipped.len(), first), (made.len(), None), "export the folder again: chemtag-train export --int8");
+    let listed = std::fs::read_to_string(format!("{SHIPPED}.sha256")).unwrap();
+    let hash = ModelFiles::read(&SHIPPED.into()).unwrap().hash();
+    assert_eq!(listed, format!("{hash}  chemtag-small.int8.safetensors\n"), "renew it with sha256sum");
+}
+
+#[cfg(feature = "embedded-model")]
+#[test]
+fn the_program_carries_what_ships() {
+    let [embedded, file] = [Tagger::load_default().unwrap(), Tagger::load(SHIPPED).unwrap()];
+    assert_eq!(embedded.model().hash(), file.model().hash());
+    assert!(embedded.model().backend().describe().starts_with("int8, cpu, "));
+    let batch = batch(&[40, 9], 24_000, 1);
+    let [embedded, file] = [embedded, file].map(|tagger| bits(&tagger.model().backend().emissions(&batch).unwrap()));
+    assert_eq!(embedded, file);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use candle_core::{DType, Tensor};
 use chemtag::{Device, Entity, LoadOptions, TagOptions, Tagger};
 
-const MODEL: &str = "models/chemtag-small";
+const MODEL: &str = "models/chemtag-small.int8.safetensors";
 
 /// Tests take the GPU's memory by turns: one of them fills it.
 static TURN: Mutex<()> = Mutex::new(());
