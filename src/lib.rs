@@ -39,6 +39,8 @@ pub mod text;
 pub mod tokenizer;
 mod warnings;
 mod word_cache;
+#[cfg(feature = "cli")]
+pub mod workload;
 
 pub use activity::Activity;
 pub use backend::{Backend, CandleBackend, Emissions, Precision, Prepared};
