@@ -2,7 +2,7 @@
 //!
 //! ```
 //! # fn main() -> chemtag::Result<()> {
-//! let tagger = chemtag::get("models/chemtag-small")?;
+//! let tagger = chemtag::get("models/chemtag-small.int8.safetensors")?;
 //! for entity in tagger.tag("Aspirin was dissolved in tetrahydrofuran (THF).")? {
 //!     println!("{} {}..{} {:?} {:.3}", entity.text, entity.start, entity.end, entity.class, entity.score);
 //! }
@@ -16,6 +16,7 @@
 mod activity;
 mod backend;
 pub mod batch;
+mod contents;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod decode;
@@ -31,15 +32,19 @@ mod portion;
 mod reader;
 mod registry;
 pub mod sequence;
+mod side_by_side;
 mod source;
 mod tagger;
 pub mod text;
 pub mod tokenizer;
 mod warnings;
 mod word_cache;
+#[cfg(feature = "cli")]
+pub mod workload;
 
 pub use activity::Activity;
 pub use backend::{Backend, CandleBackend, Emissions, Precision, Prepared};
+pub use contents::Contents;
 pub use device::Device;
 pub use entity::{Entity, Offsets};
 pub use error::{Error, Result};

@@ -12,6 +12,8 @@ use chemtag::model::weights::Weights;
 use chemtag::{Backend, CandleBackend, Device, Emissions, Error, LoadOptions, ModelFiles, Precision, Tagger};
 
 const DEFAULT: &str = "models/chemtag-small";
+/// What `chemtag-train export --int8` made of it, which is what ships.
+const SHIPPED: &str = "models/chemtag-small.int8.safetensors";
 const F32: LoadOptions = LoadOptions { device: Device::Cpu, precision: Precision::F32 };
 const INT8: LoadOptions = LoadOptions { device: Device::Cpu, precision: Precision::Int8 };
 
@@ -231,6 +233,28 @@ fn fake_quantisation_has_the_noise_of_the_engine() {
         "distance to the floats: fake quantisation {of_fake:.3e}, engine {of_engine:.3e}; between the two {between:.3e}"
     );
     assert!((of_fake / of_engine - 1.).abs() < 0.3, "{of_fake} {of_engine}");
+}
+
+#[test]
+fn what_ships_is_what_export_makes_of_the_folder() {
+    let shipped = std::fs::read(SHIPPED).unwrap();
+    let made = to_file(&ModelFiles::read(&DEFAULT.into()).unwrap()).unwrap();
+    let first = shipped.iter().zip(&made).position(|(a, b)| a != b);
+    assert_eq!((shipped.len(), first), (made.len(), None), "export the folder again: chemtag-train export --int8");
+    let listed = std::fs::read_to_string(format!("{SHIPPED}.sha256")).unwrap();
+    let hash = ModelFiles::read(&SHIPPED.into()).unwrap().hash();
+    assert_eq!(listed, format!("{hash}  chemtag-small.int8.safetensors\n"), "renew it with sha256sum");
+}
+
+#[cfg(feature = "embedded-model")]
+#[test]
+fn the_program_carries_what_ships() {
+    let [embedded, file] = [Tagger::load_default().unwrap(), Tagger::load(SHIPPED).unwrap()];
+    assert_eq!(embedded.model().hash(), file.model().hash());
+    assert!(embedded.model().backend().describe().starts_with("int8, cpu, "));
+    let batch = batch(&[40, 9], 24_000, 1);
+    let [embedded, file] = [embedded, file].map(|tagger| bits(&tagger.model().backend().emissions(&batch).unwrap()));
+    assert_eq!(embedded, file);
 }
 
 #[test]
