@@ -134,7 +134,7 @@ mod tests {
     fn mention(document: &Document, text: &str, class: Option<&str>) -> Entity<'static> {
         let start = document.text.find(text).unwrap();
         let class = class.map(Into::into);
-        Entity { start, end: start + text.len(), text: text.to_string().into(), class, score: 0.98765 }
+        Entity { start, end: start + text.len(), text: text.to_string().into(), class, score: 0.98766 }
     }
 
     /// The example of brat's documentation for a discontinuous annotation, with a line end between its parts.

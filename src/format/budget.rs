@@ -11,13 +11,25 @@ pub(super) struct Budget {
     pub file: String,
     /// Line in which the next byte stands, from 1.
     pub line: usize,
+    /// The first line ended with a carriage return before its line feed.
+    pub carriage_returns: bool,
+    /// The last byte of what was given was a carriage return.
+    after_carriage_return: bool,
     used: usize,
     most_bytes: usize,
 }
 
 impl Budget {
     pub fn new(input: Box<dyn BufRead + Send>, file: &str, most_bytes: usize) -> Self {
-        Self { input, file: file.into(), line: 1, used: 0, most_bytes }
+        Self {
+            input,
+            file: file.into(),
+            line: 1,
+            carriage_returns: false,
+            after_carriage_return: false,
+            used: 0,
+            most_bytes,
+        }
     }
 
     /// What is read from now on is another record's.
@@ -42,7 +54,15 @@ impl BufRead for Budget {
 
     fn consume(&mut self, amount: usize) {
         if let Ok(held) = self.input.fill_buf() {
-            self.line += held.iter().take(amount).filter(|&&byte| byte == b'\n').count();
+            let given = held.get(..amount).unwrap_or(held);
+            if self.line == 1
+                && let Some(feed) = given.iter().position(|&byte| byte == b'\n')
+            {
+                let before = feed.checked_sub(1).and_then(|at| given.get(at));
+                self.carriage_returns = before.map_or(self.after_carriage_return, |&byte| byte == b'\r');
+            }
+            self.after_carriage_return = given.last() == Some(&b'\r');
+            self.line += given.iter().filter(|&&byte| byte == b'\n').count();
         }
         self.used += amount;
         self.input.consume(amount);

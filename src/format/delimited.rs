@@ -33,7 +33,7 @@ impl Rows {
 
     fn read_head(&mut self) -> Result<(usize, Option<usize>)> {
         let (file, field) = (self.file.clone(), self.options.field.clone());
-        let head = self.csv.headers().map_err(|error| problem(&file, error))?;
+        let head = self.csv.headers().map_err(|error| problem(&file, 1, error))?;
         let find = |name: &str| head.iter().position(|column| column.trim_start_matches('\u{feff}') == name);
         let text = find(&field).ok_or_else(|| {
             let known: Vec<&str> = head.iter().collect();
@@ -41,6 +41,11 @@ impl Rows {
             Error::Input { file, problem }
         })?;
         Ok((text, find(&self.options.id_field)))
+    }
+
+    /// The line that a place is in. The crate takes a record to begin at the line feed that is left of the end of the one before it.
+    fn line(&self, position: Option<&csv::Position>) -> usize {
+        position.map_or(1, |position| position.line() as usize) + usize::from(self.csv.get_ref().carriage_returns)
     }
 
     fn read(&mut self) -> Result<Option<Document>> {
@@ -53,10 +58,10 @@ impl Rows {
         };
         let mut row = StringRecord::new();
         self.csv.get_mut().start_record();
-        if !self.csv.read_record(&mut row).map_err(|error| problem(&self.file, error))? {
+        if !self.csv.read_record(&mut row).map_err(|error| problem(&self.file, self.line(error.position()), error))? {
             return Ok(None);
         }
-        let line = row.position().map_or(0, |position| position.line() as usize);
+        let line = self.line(row.position());
         // All rows are as long as the head.
         let id = match id.and_then(|column| row.get(column)).filter(|name| !name.is_empty()) {
             Some(name) => name.to_string(),
@@ -74,14 +79,14 @@ impl Iterator for Rows {
             return None;
         }
         let read = self.read().transpose();
-        self.ended = !matches!(read, Some(Ok(_) | Err(Error::Malformed { .. })));
+        // Without its head nothing of a table can be read.
+        self.ended = self.columns.is_none() || !matches!(read, Some(Ok(_) | Err(Error::Malformed { .. })));
         read
     }
 }
 
 /// The crate's error with the place that it knows.
-fn problem(file: &str, error: csv::Error) -> Error {
-    let line = error.position().map_or(1, |position| position.line() as usize);
+fn problem(file: &str, line: usize, error: csv::Error) -> Error {
     let problem = match error.into_kind() {
         ErrorKind::Io(error) => return unreadable(file, error),
         ErrorKind::Utf8 { err, .. } => {

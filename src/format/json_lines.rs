@@ -33,6 +33,7 @@ impl JsonLines {
             let mut json = serde_json::Deserializer::from_reader(&mut line);
             let fields = Fields { text: &options.field, id: &options.id_field }.deserialize(&mut json);
             let fields = fields.and_then(|fields| json.end().map(|()| fields));
+            let blank = line.blank;
             if let Err(error) = line.skip_rest() {
                 return Some(Err(unreadable(&file, error)));
             }
@@ -40,7 +41,7 @@ impl JsonLines {
                 Ok(fields) => fields,
                 Err(error) if error.classify() == Category::Io => return Some(Err(unreadable(&file, error.into()))),
                 // serde_json read nothing but white space: an empty line is no record.
-                Err(error) if error.is_eof() && error.column() == 0 => continue,
+                Err(error) if error.is_eof() && blank => continue,
                 Err(error) => return Some(Err(lines.malformed(place(&error)))),
             };
             return Some(match text {

@@ -75,16 +75,18 @@ impl Lines {
 pub(super) struct OneLine<'i> {
     input: &'i mut dyn BufRead,
     ended: bool,
+    /// Nothing but white space was read.
+    pub blank: bool,
 }
 
 impl<'i> OneLine<'i> {
     fn new(input: &'i mut dyn BufRead) -> Self {
-        Self { input, ended: false }
+        Self { input, ended: false, blank: true }
     }
 
     /// Reads to the end of the line and lets go of it.
-    pub fn skip_rest(mut self) -> io::Result<()> {
-        io::copy(&mut self, &mut io::sink()).map(drop)
+    pub fn skip_rest(&mut self) -> io::Result<()> {
+        io::copy(self, &mut io::sink()).map(drop)
     }
 }
 
@@ -98,6 +100,7 @@ impl Read for OneLine<'_> {
         // The first line feed, as fast as the standard library finds it.
         let line = held.split_inclusive(|&byte| byte == b'\n').next().unwrap_or_default();
         self.ended = line.ends_with(b"\n");
+        self.blank &= line.iter().all(u8::is_ascii_whitespace);
         let read = (&*line).read(buffer)?;
         self.input.consume(read);
         Ok(read)

@@ -1,5 +1,6 @@
 //! Documents as their formats give them -> the mentions in each: passages are tagged one after another, as neighbours but never joined.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::document::Document;
@@ -10,7 +11,7 @@ use crate::tagger::Tagger;
 
 impl Tagger {
     /// The chemicals in each of several documents; offsets count bytes of [`Document::text`]. Documents share batches.
-    /// What would reach from one passage into the next is no mention.
+    /// A mention that would reach from one passage into the next is cut at the border.
     ///
     /// # Errors
     /// [`Error::Option`] if a passage or word is no part of its document or not behind the one before it; else as [`Tagger::tag`].
@@ -19,10 +20,21 @@ impl Tagger {
         let texts: Vec<&str> = documents.iter().map(|document| document.text.as_str()).collect();
         let mut found = self.run(&texts, documents.iter().flat_map(|document| portions(document)))?;
         for (document, entities) in documents.iter().zip(&mut found) {
-            entities.retain(|entity| document.passage_of(entity).is_some());
+            if entities.iter().any(|entity| document.passage_of(entity).is_none()) {
+                *entities = entities.drain(..).flat_map(|entity| parts(document, entity)).collect();
+            }
         }
         Ok(found)
     }
+}
+
+/// The parts of a mention in each of the passages that it reaches into.
+fn parts<'t>(document: &'t Document, entity: Entity<'t>) -> impl Iterator<Item = Entity<'t>> {
+    document.passages.iter().filter_map(move |passage| {
+        let (start, end) = (entity.start.max(passage.range.start), entity.end.min(passage.range.end));
+        let text = document.text.get(start..end).filter(|text| !text.is_empty())?;
+        Some(Entity { start, end, text: Cow::Borrowed(text), ..entity.clone() })
+    })
 }
 
 fn check(document: &Document) -> Result<()> {

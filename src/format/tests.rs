@@ -63,7 +63,7 @@ fn written(format: Format, documents: &[(&Document, &[Entity])]) -> String {
 fn mention<'t>(document: &'t Document, text: &str) -> Entity<'t> {
     let start = document.text.rfind(text).unwrap();
     let end = start + text.len();
-    Entity { start, end, text: document.text[start..end].into(), class: Some("ABBREVIATION".into()), score: 0.98765 }
+    Entity { start, end, text: document.text[start..end].into(), class: Some("ABBREVIATION".into()), score: 0.98766 }
 }
 
 fn bioc_of(document: &Document) -> &bioc::Document {
@@ -254,7 +254,8 @@ proptest! {
             let lines = written(Format::PubTator, &[(&document, one)]);
             let line = lines.lines().nth(2).unwrap_or_default();
             let fields: Vec<&str> = line.split('\t').collect();
-            prop_assert_eq!(&fields[1..4], [at.start.to_string().as_str(), &at.end.to_string(), &text[word]]);
+            let expected = [at.start.to_string(), at.end.to_string(), text[word].clone()];
+            prop_assert_eq!(&fields[1..4], expected);
             // BioC's, relative to its passages.
             for format in [Format::BioCXml, Format::BioCJson] {
                 let again = whole(&written(format, &[(&document, one)]), format).pop().unwrap();

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use quick_xml::escape::resolve_html5_entity;
+use html_escape::decode_html_entities;
 use quick_xml::events::{BytesRef, BytesStart, Event};
 
 use super::budget::Budget;
@@ -126,9 +126,7 @@ fn element(here: &Budget, start: &BytesStart) -> Result<Node> {
         let attribute = attribute.map_err(|error| problem(here, &error.into()))?;
         let key = String::from_utf8_lossy(attribute.key.local_name().as_ref()).into_owned();
         let value = String::from_utf8_lossy(&attribute.value);
-        let value = quick_xml::escape::unescape_with(&value, resolve_html5_entity)
-            .map_err(|error| here.malformed(format!("attribute {key}: {error}")))?;
-        attributes.push((key, value.into_owned()));
+        attributes.push((key, decode_html_entities(&value).into_owned()));
     }
     Ok(Node::Start(String::from_utf8_lossy(start.local_name().as_ref()).into_owned(), attributes))
 }
@@ -139,8 +137,9 @@ fn resolve(here: &Budget, reference: &BytesRef) -> Result<String> {
         return Ok(c.to_string());
     }
     let name = reference.decode().map_err(|error| problem(here, &error.into()))?;
-    let found = resolve_html5_entity(&name).map(String::from);
-    found.ok_or_else(|| {
+    let written = format!("&{name};");
+    let found = decode_html_entities(&written);
+    (found != written).then(|| found.into_owned()).ok_or_else(|| {
         here.malformed(format!("&{name}; is none of XML's or HTML's entities, and document types are not read"))
     })
 }

@@ -89,7 +89,7 @@ fn is_start(text: &str, at: usize) -> bool {
 fn is_end(text: &str, at: usize) -> bool {
     let rest = &text[at..];
     let behind = rest.trim_start_matches(['.', ',', ';', ':', ')', ']', '?', '!', '"', '”', '’']);
-    rest.starts_with('/') || behind.chars().next().is_none_or(char::is_whitespace)
+    behind.chars().next().is_none_or(|c| c.is_whitespace() || c == '/')
 }
 
 #[cfg(test)]
