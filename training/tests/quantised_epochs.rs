@@ -141,7 +141,7 @@ fn read(folder: &Path, arithmetic: Arithmetic, data: &Dataset) -> Readings {
     let bytes = std::fs::read(folder.join(MODEL)).unwrap();
     let config = std::fs::read(folder.join("config.json")).unwrap();
     let config = ModelConfig::from_json(&config, "config.json").unwrap();
-    let (engine, crf) = IntegerBackend::load(&bytes, MODEL, &config, Kernel::best()).unwrap();
+    let (engine, crf) = IntegerBackend::load(&bytes.clone().into(), MODEL, &config, Kernel::best()).unwrap();
     let parameters = Parameters::from_checkpoint(&bytes, MODEL, config, Task::Tagging, 0, &Device::Cpu).unwrap();
     let trained = CandleBackend::from_network(parameters.network_in(arithmetic).unwrap());
     let (trained, engine) = (all_spans(&trained, &crf, data), all_spans(&engine, &crf, data));
