@@ -27,6 +27,24 @@ pub enum Error {
         /// Offset of the first byte that is not part of a UTF-8 sequence.
         position: usize,
     },
+    /// A file of documents cannot be read further.
+    #[error("{file} {problem}")]
+    Input {
+        /// The file, as the user named it.
+        file: String,
+        /// What is wrong with it and what to do; goes on where the file's name ends.
+        problem: String,
+    },
+    /// One record of a file is not what its format says; those after it may be read.
+    #[error("{file}, line {line}: {problem}")]
+    Malformed {
+        /// The file, as the user named it.
+        file: String,
+        /// Line at which the record begins, or where it goes wrong, from 1.
+        line: usize,
+        /// What was expected and found, and what to do.
+        problem: String,
+    },
     /// A model's file is missing, damaged or does not fit its configuration.
     #[error("{file}: {reason}")]
     Model {

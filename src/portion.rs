@@ -90,7 +90,10 @@ impl PreparedWords {
         match &portion.content {
             Content::All => sentences(portion.text).for_each(|sentence| self.push_sentence(portion, &sentence, pieces)),
             Content::Sentences(all) => all.iter().for_each(|sentence| self.push_sentence(portion, sentence, pieces)),
-            Content::Words(words) => words.iter().for_each(|word| self.push_word(portion, word.clone(), pieces)),
+            Content::Words(words) => {
+                words.iter().for_each(|word| self.push_word(portion, word.clone(), pieces));
+                self.ends.push((self.words.len(), End::Sentence));
+            }
         }
         if portion.ends_document {
             self.ends.push((self.words.len(), End::Document));

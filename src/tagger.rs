@@ -341,7 +341,7 @@ impl Tagger {
     }
 
     /// Runs the portions of documents through one pipeline.
-    fn run<'t, 'p>(
+    pub(crate) fn run<'t, 'p>(
         &self,
         texts: &[&'t str],
         portions: impl Iterator<Item = Portion<'p>> + Send,

@@ -2,10 +2,9 @@
 //! One file for each command; what they write is defined in docs/formats.md.
 
 mod bench;
-mod document;
 mod info;
 mod progress;
-mod record;
+mod reading;
 mod table;
 mod tag;
 mod terminal;
@@ -30,9 +29,10 @@ struct Arguments {
 enum Command {
     /// Tag files or standard input.
     ///
-    /// Writes a table where standard output is a terminal, else JSON Lines: one record for each input.
+    /// Writes a table where standard output is a terminal, else JSON Lines: one record for each document.
     ///
-    /// Exit code: 0 if all inputs were tagged, 1 if an input or the model could not be read, 2 for a wrong command line.
+    /// Exit code: 0 if all inputs were tagged, 1 if an input or the model could not be read, 2 for a wrong command line or a record that
+    /// is not what its format says.
     Tag(tag::Arguments),
     /// Describe the model and the engine that runs it.
     Info(info::Arguments),

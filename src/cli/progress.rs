@@ -1,12 +1,13 @@
 //! Bytes tagged so far -> a bar on standard error, where somebody can see it and it disturbs nothing.
 
 use std::io::{self, IsTerminal, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use chemtag::format::Format;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::document::is_standard_input;
 use super::report;
+use super::tag::is_standard_input;
 use super::terminal::visible;
 
 /// A bar that counts bytes of text.
@@ -16,13 +17,19 @@ pub struct Progress {
 
 impl Progress {
     /// A bar for these inputs, which names the `engine` that reads them; hidden unless standard error is a terminal and standard output is not.
-    pub fn new(paths: &[PathBuf], engine: &str) -> Self {
+    pub fn new(paths: &[PathBuf], from: Option<Format>, engine: &str) -> Self {
         if !io::stderr().is_terminal() || io::stdout().is_terminal() {
             return Self { bar: ProgressBar::hidden() };
         }
         let size = |path: &PathBuf| match path.metadata() {
             // How much comes out of a pipe is not known before it ends.
             _ if is_standard_input(path) => None,
+            // Nor how much text a file holds that is more than text.
+            _ if from.or_else(|| Format::of_path(path)).unwrap_or(Format::Text) != Format::Text
+                || is_compressed(path) =>
+            {
+                None
+            }
             Ok(data) if data.is_file() => Some(data.len()),
             Ok(data) if !data.is_dir() => None,
             _ => Some(0),
@@ -56,6 +63,10 @@ impl Progress {
     pub fn counting<R: Read>(&self, reader: R) -> impl Read {
         self.bar.wrap_read(reader)
     }
+}
+
+fn is_compressed(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "gz" || extension == "zst")
 }
 
 impl Drop for Progress {

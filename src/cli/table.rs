@@ -5,9 +5,8 @@ use std::io::{self, IsTerminal, Write};
 use std::ops::Range;
 
 use chemtag::Entity;
+use chemtag::format::{Document, OffsetUnit, Record};
 
-use super::document::Document;
-use super::record::{OffsetUnit, Record};
 use super::terminal::{Paint, Wrapper, fit, visible, width, write_painted};
 
 /// Backgrounds of the classes, in the model's order, among xterm's 256 colours: light ones, on which black is easy to read.
@@ -46,7 +45,7 @@ impl<'m> Table<'m> {
         }
     }
 
-    /// Writes one document's part. Entities count bytes of the document's body; `record` is theirs.
+    /// Writes one document's part. Entities count bytes of the document's text; `record` is theirs.
     pub fn write(
         &mut self,
         out: &mut impl Write,
@@ -68,8 +67,8 @@ impl<'m> Table<'m> {
             1 => writeln!(out, ": 1 chemical, offsets in {unit}\n")?,
             n => writeln!(out, ": {n} chemicals, offsets in {unit}\n")?,
         }
-        for (lines, held) in blocks(document.body(), entities) {
-            self.write_lines(out, document.body(), lines, held)?;
+        for (lines, held) in blocks(&document.text, document.body_start(), entities) {
+            self.write_lines(out, &document.text, lines, held)?;
         }
         out.write_all(b"\n")?;
         self.write_rows(out, record)?;
@@ -172,9 +171,10 @@ impl<'m> Table<'m> {
 }
 
 /// Ranges of whole neighbouring lines (without the last one's line feed) that hold mentions in each of their lines, with these mentions.
-fn blocks<'e, 't>(text: &str, entities: &'e [Entity<'t>]) -> Vec<(Range<usize>, &'e [Entity<'t>])> {
+/// The first line begins at byte `start`.
+fn blocks<'e, 't>(text: &str, start: usize, entities: &'e [Entity<'t>]) -> Vec<(Range<usize>, &'e [Entity<'t>])> {
     let mut blocks = Vec::new();
-    let (mut first, mut searched) = (0, 0);
+    let (mut first, mut searched) = (0, start);
     while let Some(entity) = entities.get(first) {
         let start = text[searched..entity.start].rfind('\n').map_or(searched, |feed| searched + feed + 1);
         let line_end = |byte: usize| text[byte..].find('\n').map_or(text.len(), |feed| byte + feed);
@@ -211,9 +211,9 @@ mod tests {
     }
 
     fn shown(text: &str, mentions: &[(&str, &str)], colour: bool, columns: Option<usize>) -> String {
-        let document = Document::from_text("abstract.txt", text);
-        let entities = entities(document.body(), mentions);
-        let record = Record::new(&document, &entities, OffsetUnit::Chars);
+        let document = Document::from_text("abstract.txt", text.into());
+        let entities = entities(&document.text, mentions);
+        let record = Record::new(&document, &entities, &[], OffsetUnit::Chars);
         let classes = ["TRIVIAL".to_string(), "FORMULA".to_string()];
         let mut out = Vec::new();
         let mut table = Table { classes: &classes, colour, columns, first: true };

@@ -1,17 +1,19 @@
-//! `chemtag tag`: files or standard input -> one record or one table for each, in order.
-//! Small files share batches; a long one is tagged alone, in portions, so that the bar moves.
+//! `chemtag tag`: documents of files or of standard input -> one record or one table for each, in order.
+//! Small documents share batches; a long one is tagged alone, in portions, so that the bar moves.
 
 use std::io::{self, BufWriter, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use chemtag::{Activity, Entity, TagOptions, Tagger};
-use clap::{Args, CommandFactory, ValueEnum, error::ErrorKind};
+use chemtag::format::{self, Document, Format, OffsetUnit, ReadOptions, Record, WriteOptions, Writer};
+use chemtag::reading::{Note, Reading};
+use chemtag::{Activity, Entity, Error, TagOptions, Tagger};
+use clap::{Args, CommandFactory, error::ErrorKind};
 
-use super::document::{Document, is_standard_input};
 use super::progress::Progress;
-use super::record::{OffsetUnit, Record};
+use super::reading::ReadingArguments;
 use super::table::Table;
 use super::{Failure, ModelArguments};
 
@@ -20,28 +22,51 @@ const GROUP_BYTES: usize = 1 << 20;
 /// For a GPU, whose batches are larger: a second's work.
 const GROUP_BYTES_OF_GPU: usize = 16 << 20;
 
+/// And so many documents, however short: what waits for a batch stays small.
+const GROUP_DOCUMENTS: usize = 4096;
+/// What `--to` calls the form for reading, which is no file format.
+const TABLE: &str = "table";
+
 /// Arguments of `chemtag tag`.
 #[derive(Args)]
 pub struct Arguments {
-    /// Text files in UTF-8; - is standard input, which is also read if no file is named.
+    /// Files, compressed by gzip or Zstandard or not; - is standard input, which is also read if no file is named.
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
+    /// Format of the files: text, jsonl, csv, tsv, conll, bioc-xml, bioc-json, pubtator, jats or pubmed [default: what the file's name says, else text].
+    #[arg(long, value_name = "FORMAT", value_parser = read_format)]
+    from: Option<Format>,
+    /// Field of jsonl, or column of csv and tsv, that holds the text.
+    #[arg(long, value_name = "NAME", default_value = "text")]
+    field: String,
+    /// Field or column that holds a record's name; without it the name is FILE:LINE.
+    #[arg(long, value_name = "NAME", default_value = "id")]
+    id_field: String,
+    /// Pass over records that are not what their format says, and count them, instead of ending with exit code 2.
+    #[arg(long)]
+    keep_going: bool,
     #[command(flatten)]
     model: ModelArguments,
     /// Find all mentions whose probability is at least P (above 0, at most 1): a low P finds more than the model's single best
     /// reading holds, a high one less [default: the best reading].
-    #[arg(long, value_name = "P", value_parser = threshold)]
+    #[arg(long, value_name = "P", value_parser = probability)]
     threshold: Option<f32>,
     /// Read every sentence alone instead of with its neighbours. Slightly less precise.
     #[arg(long)]
     sentences: bool,
-    /// Form of the output [default: table on a terminal, else jsonl].
-    #[arg(long, value_name = "FORM")]
+    #[command(flatten)]
+    reading: ReadingArguments,
+    /// Form of the output: table, jsonl, csv, tsv, conll, brat, bioc-xml, bioc-json, pubtator or html [default: table on a terminal, what the
+    /// output's name says, else jsonl].
+    #[arg(long, value_name = "FORMAT")]
     to: Option<Form>,
-    /// What offsets count.
+    /// Write to this file, which appears when it is whole, instead of standard output; compressed if its name ends in .gz; a folder for brat.
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// What offsets count in jsonl, csv and tsv: chars, bytes or utf16.
     #[arg(long, value_name = "UNIT", default_value = "chars")]
     offsets: OffsetUnit,
-    /// Replace bytes that are not UTF-8 by U+FFFD instead of refusing the file; offsets then count in the replaced text.
+    /// Replace what is not UTF-8 by U+FFFD instead of refusing it; offsets then count in the replaced text.
     #[arg(long)]
     lossy: bool,
     /// No colours in tables. The environment variable NO_COLOR does the same.
@@ -53,18 +78,79 @@ pub struct Arguments {
 }
 
 /// Form of the output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     /// For reading: the lines with mentions, highlighted, and a table.
     Table,
-    /// JSON Lines: one record for each input.
-    Jsonl,
+    /// A file format.
+    File(Format),
 }
 
-fn threshold(argument: &str) -> Result<f32, String> {
+impl FromStr for Form {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let format = Format::from_str(name).ok().filter(|format| format.is_written());
+        match format {
+            _ if name == TABLE => Ok(Form::Table),
+            Some(format) => Ok(Form::File(format)),
+            None => Err(expected([TABLE].into_iter().chain(Format::written_names()))),
+        }
+    }
+}
+
+fn read_format(name: &str) -> Result<Format, String> {
+    let format = Format::from_str(name).ok().filter(|format| format.is_read());
+    format.ok_or_else(|| expected(Format::read_names()))
+}
+
+fn expected<'n>(names: impl Iterator<Item = &'n str>) -> String {
+    format!("expected one of {}", names.collect::<Vec<_>>().join(", "))
+}
+
+/// Reads an argument that is a probability.
+pub fn probability(argument: &str) -> Result<f32, String> {
     match argument.parse() {
-        Ok(threshold) if threshold > 0.0 && threshold <= 1.0 => Ok(threshold),
+        Ok(probability) if probability > 0.0 && probability <= 1.0 => Ok(probability),
         _ => Err("expected a number above 0 and at most 1".into()),
+    }
+}
+
+/// Whether a name on the command line stands for standard input.
+pub fn is_standard_input(path: &Path) -> bool {
+    path.as_os_str() == format::STANDARD_INPUT
+}
+
+impl Arguments {
+    /// Where the output goes, and in which form; ends the program with code 2 if that is contradictory.
+    fn form(&self) -> Form {
+        let refuse =
+            |message: &str| -> ! { super::Arguments::command().error(ErrorKind::ArgumentConflict, message).exit() };
+        match (self.to, &self.output) {
+            (Some(Form::Table), Some(_)) => {
+                refuse("the table is for reading on standard output: name another form with --to")
+            }
+            (Some(form), _) => form,
+            (None, None) if io::stdout().is_terminal() => Form::Table,
+            (None, None) => Form::File(Format::JsonLines),
+            (None, Some(path)) => match Format::of_path(path).filter(|format| format.is_written()) {
+                Some(format) => Form::File(format),
+                None => refuse("the output's name says no format: name it with --to"),
+            },
+        }
+    }
+
+    fn documents(&self, path: &Path) -> chemtag::Result<format::Documents> {
+        let options = ReadOptions {
+            field: self.field.clone(),
+            id_field: self.id_field.clone(),
+            lossy: self.lossy,
+            ..ReadOptions::default()
+        };
+        if is_standard_input(path) {
+            return format::reader(io::stdin(), format::STANDARD_INPUT, self.from.unwrap_or(Format::Text), &options);
+        }
+        format::open(path, self.from, &options)
     }
 }
 
@@ -72,57 +158,76 @@ fn threshold(argument: &str) -> Result<f32, String> {
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let mut paths = arguments.files.clone();
     if paths.is_empty() {
-        paths.push("-".into());
+        paths.push(format::STANDARD_INPUT.into());
     }
     if paths.iter().filter(|path| is_standard_input(path)).count() > 1 {
         let mut command = super::Arguments::command();
         command.error(ErrorKind::ArgumentConflict, "- is named twice, but standard input can be read only once").exit();
     }
+    let form = arguments.form();
     let options = TagOptions {
         threshold: arguments.threshold,
         threads: arguments.model.threads(),
         lone_sentences: arguments.sentences,
         ..TagOptions::default()
     };
+    let reading = arguments.reading.reading()?;
     let tagger = Tagger::load_with(arguments.model.source(), arguments.model.load_options())?.with_options(options)?;
     let engine = tagger.model().backend().describe();
-    let most_bytes = if tagger.model().backend().takes_turns() { GROUP_BYTES_OF_GPU } else { GROUP_BYTES };
-    let progress = Progress::new(&paths, &engine);
+    let progress = Progress::new(&paths, arguments.from, &engine);
     if arguments.verbose {
         progress.report(&engine);
     }
     let started = Instant::now();
-    let mut output = Output::new(arguments, &tagger);
-    let mut unreadable = false;
-    let mut group = Vec::new();
-    let mut group_bytes = 0;
-    for path in &paths {
-        let document = match Document::read(path, arguments.lossy) {
-            Ok(document) => document,
-            Err(message) => {
-                progress.report(&message);
+    let output = Output::new(arguments, form, &tagger)?;
+    let mut run = Run { tagger: &tagger, reading, output, progress: &progress, group: Vec::new(), group_bytes: 0 };
+    let (mut unreadable, mut malformed) = (false, 0usize);
+    'inputs: for path in &paths {
+        let documents = match arguments.documents(path) {
+            Ok(documents) => documents,
+            Err(error) => {
+                progress.report(&error.to_string());
                 unreadable = true;
                 continue;
             }
         };
-        if document.body().len() >= GROUP_BYTES {
-            tag_group(&tagger, &std::mem::take(&mut group), &mut output, &progress)?;
-            tag_long(&tagger, &document, &mut output, &progress)?;
-            group_bytes = 0;
-        } else {
-            group_bytes += document.body().len();
-            group.push(document);
-            if group_bytes >= most_bytes {
-                tag_group(&tagger, &std::mem::take(&mut group), &mut output, &progress)?;
-                group_bytes = 0;
+        for document in documents {
+            match document {
+                Ok(document) => run.take(document)?,
+                Err(error) => {
+                    progress.report(&error.to_string());
+                    if !matches!(error, Error::Malformed { .. }) {
+                        unreadable = true;
+                        continue;
+                    }
+                    malformed += 1;
+                    if !arguments.keep_going {
+                        break 'inputs;
+                    }
+                }
             }
         }
     }
-    tag_group(&tagger, &group, &mut output, &progress)?;
+    run.tag_group()?;
+    let stopped = malformed > 0 && !arguments.keep_going;
+    // A file that lacks records does not get its name; what was written to standard output was complete records.
+    if !(stopped && arguments.output.is_some()) {
+        run.output.finish()?;
+    }
+    if malformed > 0 && arguments.keep_going {
+        progress.report(&format!(
+            "passed over {malformed} malformed {}",
+            if malformed == 1 { "record" } else { "records" }
+        ));
+    }
     if arguments.verbose {
         progress.report(&speed(tagger.model().activity(), started.elapsed().as_secs_f64()));
     }
-    Ok(if unreadable { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(match (stopped, unreadable) {
+        (true, _) => ExitCode::from(2),
+        (false, true) => ExitCode::FAILURE,
+        (false, false) => ExitCode::SUCCESS,
+    })
 }
 
 /// What was done in so many seconds.
@@ -138,48 +243,100 @@ fn speed(activity: Activity, seconds: f64) -> String {
     )
 }
 
-fn tag_group(tagger: &Tagger, group: &[Document], output: &mut Output, progress: &Progress) -> Result<(), Failure> {
-    let texts: Vec<&str> = group.iter().map(Document::body).collect();
-    let found = tagger.tag_batch(&texts)?;
-    progress.advance(group.iter().map(|document| document.text().len()).sum());
-    for (document, entities) in group.iter().zip(&found) {
-        output.write(document, entities)?;
+/// What documents go through.
+struct Run<'r, 'm> {
+    tagger: &'m Tagger,
+    reading: Reading,
+    output: Output<'m>,
+    progress: &'r Progress,
+    /// Documents that wait to share batches.
+    group: Vec<Document>,
+    group_bytes: usize,
+}
+
+impl Run<'_, '_> {
+    fn take(&mut self, document: Document) -> Result<(), Failure> {
+        let most_bytes = if self.tagger.model().backend().takes_turns() { GROUP_BYTES_OF_GPU } else { GROUP_BYTES };
+        let bytes = document.text.len();
+        // Words of the document's own, and borders of passages, are not seen in a stream.
+        if bytes >= GROUP_BYTES && document.words.is_none() && document.passages.len() == 1 {
+            self.tag_group()?;
+            return self.tag_long(&document);
+        }
+        self.group_bytes += bytes;
+        self.group.push(document);
+        if self.group_bytes >= most_bytes || self.group.len() >= GROUP_DOCUMENTS {
+            self.tag_group()?;
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn tag_group(&mut self) -> Result<(), Failure> {
+        self.group_bytes = 0;
+        let group = std::mem::take(&mut self.group);
+        let documents: Vec<&Document> = group.iter().collect();
+        let found = self.tagger.tag_documents(&documents)?;
+        self.progress.advance(group.iter().map(|document| document.text.len()).sum());
+        for (document, entities) in documents.into_iter().zip(found) {
+            self.write(document, entities)?;
+        }
+        Ok(())
+    }
+
+    /// Reads the text from memory as a stream: the same entities, but what waits for its batch stays small and progress shows.
+    fn tag_long(&mut self, document: &Document) -> Result<(), Failure> {
+        let start = document.passages.first().map_or(0, |passage| passage.range.start);
+        let body = document.text.get(start..).unwrap_or_default();
+        let placed = |entity: chemtag::Result<Entity<'static>>| {
+            entity.map(|entity| Entity { start: start + entity.start, end: start + entity.end, ..entity })
+        };
+        let found = self.tagger.tag_reader(self.progress.counting(body.as_bytes())).map(placed);
+        let entities = found.collect::<chemtag::Result<_>>()?;
+        self.write(document, entities)
+    }
+
+    fn write<'t>(&mut self, document: &'t Document, entities: Vec<Entity<'t>>) -> Result<(), Failure> {
+        let (entities, notes) = self.reading.read(document, entities);
+        Ok(self.output.write(document, &entities, &notes)?)
+    }
 }
 
-/// Reads the text from memory as a stream: the same entities, but what waits for its batch stays small and progress shows.
-fn tag_long(tagger: &Tagger, document: &Document, output: &mut Output, progress: &Progress) -> Result<(), Failure> {
-    let reader = progress.counting(document.body().as_bytes());
-    let entities: Vec<Entity> = tagger.tag_reader(reader).collect::<chemtag::Result<_>>()?;
-    output.write(document, &entities)?;
-    Ok(())
-}
-
-/// Standard output in the form asked for.
-struct Output<'m> {
-    out: BufWriter<io::StdoutLock<'static>>,
-    unit: OffsetUnit,
-    /// `None`: JSON Lines.
-    table: Option<Table<'m>>,
+/// Standard output or a file, in the form asked for.
+enum Output<'m> {
+    Table { out: BufWriter<io::StdoutLock<'static>>, unit: OffsetUnit, table: Table<'m> },
+    File(Box<dyn Writer>),
 }
 
 impl<'m> Output<'m> {
-    fn new(arguments: &Arguments, tagger: &'m Tagger) -> Self {
-        let out = io::stdout().lock();
-        let form = arguments.to.unwrap_or(if out.is_terminal() { Form::Table } else { Form::Jsonl });
-        let classes = &tagger.model().config().tagger.classes;
-        let table = (form == Form::Table).then(|| Table::for_standard_output(classes, arguments.no_color));
-        Self { out: BufWriter::new(out), unit: arguments.offsets, table }
+    fn new(arguments: &Arguments, form: Form, tagger: &'m Tagger) -> Result<Self, Error> {
+        let options = WriteOptions { offsets: arguments.offsets };
+        let out = BufWriter::new(io::stdout().lock());
+        Ok(match (form, &arguments.output) {
+            (Form::File(format), None) => Output::File(format::writer(format, out, options)?),
+            (Form::File(format), Some(path)) => Output::File(format::create(path, format, options)?),
+            (Form::Table, _) => {
+                let classes = &tagger.model().config().tagger.classes;
+                let table = Table::for_standard_output(classes, arguments.no_color);
+                Output::Table { out, unit: arguments.offsets, table }
+            }
+        })
     }
 
     /// Writes what was found in a document, all of it: whoever reads gets each record as soon as it is there.
-    fn write(&mut self, document: &Document, entities: &[Entity]) -> io::Result<()> {
-        let record = Record::new(document, entities, self.unit);
-        match &mut self.table {
-            Some(table) => table.write(&mut self.out, document, entities, &record)?,
-            None => record.write_json(&mut self.out)?,
+    fn write(&mut self, document: &Document, entities: &[Entity], notes: &[Note]) -> io::Result<()> {
+        match self {
+            Output::File(writer) => writer.write(document, entities, notes),
+            Output::Table { out, unit, table } => {
+                table.write(out, document, entities, &Record::new(document, entities, notes, *unit))?;
+                out.flush()
+            }
         }
-        self.out.flush()
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        match self {
+            Output::File(writer) => writer.finish(),
+            Output::Table { out, .. } => out.flush(),
+        }
     }
 }

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::io::{self, Write};
 
+use chemtag::format::is_control;
 use unicode_segmentation::UnicodeSegmentation;
 
 /// Narrower than this, rows would be no easier to read than what the terminal itself makes of a long line.
@@ -12,11 +13,6 @@ const NARROWEST_ROW: usize = 16;
 /// Columns that a string takes.
 pub fn width(text: &str) -> usize {
     console::measure_text_width(text)
-}
-
-/// Control characters, which a terminal would obey, and those that end a line for some readers.
-pub fn is_control(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
 /// Characters that would make a terminal show a text in another order than it stands.
