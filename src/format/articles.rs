@@ -233,7 +233,10 @@ mod tests {
     use super::*;
     use crate::format::budget::Budget;
 
-    fn read(input: &'static str) -> Vec<Result<(String, Vec<(String, String)>), String>> {
+    /// A document's name and its passages, each with its kind; or the error.
+    type Read = Result<(String, Vec<(String, String)>), String>;
+
+    fn read(input: &'static str) -> Vec<Read> {
         let articles = Articles::new(Nodes::new(Budget::new(Box::new(input.as_bytes()), "a.xml", 10_000)));
         let found = articles.map(|article| {
             let article = article.map_err(|error| error.to_string())?;

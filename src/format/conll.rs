@@ -196,7 +196,7 @@ mod tests {
         assert_eq!((document.text.as_str(), document.id.as_str()), ("Films of zinc oxide\nLiCl", "a.conll:3"));
         let sentences: Vec<_> = document.passages.iter().map(|passage| passage.range.clone()).collect();
         assert_eq!(sentences, [0..19, 20..24]);
-        assert_eq!(document.words_of(&document.passages[1]), [20..24]);
+        assert_eq!(document.words_of(&document.passages[1]), std::slice::from_ref(&(20..24)));
         let entities = [mention(document, "zinc oxide", Some("FAMILY")), mention(document, "LiCl", None)];
         let expected = "-DOCSTART-\tO\n\nFilms\tO\nof\tO\nzinc\tB-FAMILY\noxide\tI-FAMILY\n\nLiCl\tB-CHEMICAL\n\n";
         assert_eq!(written(document, &entities), expected);

@@ -222,7 +222,7 @@ mod tests {
                 part.starts_with(&short[..1]) && short.chars().all(|c| letters.any(|l| l == c))
             };
             let starts = long.char_indices().map(|(at, _)| at).filter(|&at| at == 0 || long.as_bytes()[at - 1] == b' ');
-            let expected = starts.map(|at| &long[at..]).filter(|part| holds(part)).last();
+            let expected = starts.map(|at| &long[at..]).rfind(|part| holds(part));
             prop_assert_eq!(best_long(&short, &long), expected);
         }
     }

@@ -74,7 +74,7 @@ fn small_start(name: &str) -> String {
         start.next().is_some_and(u8::is_ascii_uppercase) && start.next().is_some_and(u8::is_ascii_lowercase);
     let mut name = name.to_string();
     // "Na" and "Cl" at the start of a formula are left alone: they do not go on in small letters.
-    if sentence_case && name.bytes().nth(2).is_some_and(|byte| byte.is_ascii_lowercase()) {
+    if sentence_case && name.as_bytes().get(2).is_some_and(|byte| byte.is_ascii_lowercase()) {
         name[..1].make_ascii_lowercase();
     }
     name
