@@ -16,6 +16,8 @@
 mod activity;
 mod backend;
 pub mod batch;
+#[cfg(feature = "candle")]
+mod candle_backend;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod decode;
@@ -36,10 +38,14 @@ mod tagger;
 pub mod text;
 pub mod tokenizer;
 mod warnings;
+#[cfg(all(feature = "wasm", target_arch = "wasm32"))]
+pub mod wasm;
 mod word_cache;
 
 pub use activity::Activity;
-pub use backend::{Backend, CandleBackend, Emissions, Precision, Prepared};
+pub use backend::{Backend, Emissions, Precision, Prepared};
+#[cfg(feature = "candle")]
+pub use candle_backend::CandleBackend;
 pub use device::Device;
 pub use entity::{Entity, Offsets};
 pub use error::{Error, Result};

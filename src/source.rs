@@ -168,7 +168,18 @@ pub(crate) fn sha256(files: &[&[u8]]) -> String {
         hash.update((file.len() as u64).to_le_bytes());
         hash.update(file);
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal(&hash.finalize())
+}
+
+/// SHA-256 of one file, in hexadecimal, as other programs print it.
+#[cfg(all(feature = "wasm", target_arch = "wasm32"))]
+pub(crate) fn hexadecimal_sha256(file: &[u8]) -> String {
+    hexadecimal(&Sha256::digest(file))
+}
+
+/// Two digits for each byte.
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(feature = "embedded-model")]

@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::ThreadPool;
 
 use crate::activity::{Activity, Counters};
-use crate::backend::{Backend, CandleBackend, Precision};
+use crate::backend::{Backend, Precision};
+#[cfg(feature = "candle")]
+use crate::candle_backend::CandleBackend;
 use crate::decode::Mention;
 use crate::device::Device;
 use crate::entity::Entity;
@@ -17,7 +19,6 @@ use crate::error::{Error, Result};
 use crate::int8::{IntegerBackend, Kernel};
 use crate::model::config::ModelConfig;
 use crate::model::crf::Crf;
-use crate::model::load_crf;
 use crate::pipeline::Pipeline;
 use crate::portion::{Content, Portion, document_portions};
 use crate::reader::TagReader;
@@ -48,7 +49,8 @@ impl LoadOptions {
         let Self { device, precision } = self.resolved();
         match (precision, int8) {
             (Precision::Auto, true) => Self { device, precision: Precision::Int8 },
-            (Precision::Auto, false) => Self { device, precision: Precision::F32 },
+            (Precision::Auto, false) if cfg!(feature = "candle") => Self { device, precision: Precision::F32 },
+            (Precision::Auto, false) => Self { device, precision: Precision::Int8 },
             _ => Self { device, precision },
         }
     }
@@ -116,17 +118,16 @@ impl Model {
         let tokenizer = tokenizer(config.encoder.vocab_size)?;
         let (weights, file) = (&files.weights, &files.names[2]);
         let LoadOptions { device, precision } = options.resolved_for(files.is_int8()?);
-        let (backend, crf): (Box<dyn Backend>, Crf) = if precision == Precision::Int8 {
+        let (backend, crf) = if precision == Precision::Int8 {
             if device != Device::Cpu {
                 let reason =
                     format!("8-bit integers are computed on the CPU, not on {device}: use another precision there");
                 return Err(Error::Option(reason));
             }
             let (backend, crf) = IntegerBackend::load(weights, file, &config, Kernel::from_environment()?)?;
-            (Box::new(backend), crf)
+            (Box::new(backend) as Box<dyn Backend>, crf)
         } else {
-            let (backend, weights) = CandleBackend::load(weights, file, &config, device, precision)?;
-            (Box::new(backend), load_crf(&weights)?)
+            float_backend(weights, file, &config, device, precision)?
         };
         Ok(Self { hash, ..Self::from_parts(config, tokenizer, crf, backend) })
     }
@@ -198,6 +199,32 @@ impl Model {
     pub fn hash(&self) -> &str {
         &self.hash
     }
+}
+
+/// The engine for floats.
+#[cfg(feature = "candle")]
+fn float_backend(
+    weights: &[u8],
+    file: &str,
+    config: &ModelConfig,
+    device: Device,
+    precision: Precision,
+) -> Result<(Box<dyn Backend>, Crf)> {
+    let (backend, weights) = CandleBackend::load(weights, file, config, device, precision)?;
+    Ok((Box::new(backend), crate::model::load_crf(&weights)?))
+}
+
+#[cfg(not(feature = "candle"))]
+fn float_backend(
+    _: &[u8],
+    file: &str,
+    _: &ModelConfig,
+    _: Device,
+    precision: Precision,
+) -> Result<(Box<dyn Backend>, Crf)> {
+    let reason =
+        format!("{precision:?} needs the tensor library, which this build does not have: load with 8-bit integers");
+    Err(Error::Model { file: file.into(), reason })
 }
 
 /// Finds chemicals in text. A clone shares the model and costs next to nothing; all threads may use one tagger at once.

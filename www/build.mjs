@@ -1,0 +1,89 @@
+/**
+ * The library, the committed model and src/*.ts -> dist/, which is what the npm package holds. Needs rustup's cargo and Node.
+ *
+ *     npm ci && npm run build
+ */
+
+import { execFileSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { gzipSync } from "node:zlib";
+
+const www = dirname(fileURLToPath(import.meta.url));
+const root = dirname(www);
+const target = process.env.CARGO_TARGET_DIR ?? join(root, "target");
+const work = join(target, "www");
+const dist = join(www, "dist");
+const modelFolder = join(root, "models", "chemtag-small");
+const modelFile = "chemtag-small.int8.safetensors";
+
+/** What the page fetches of code, compressed, stays below. */
+const MOST_CODE_BYTES = 700 * 1024;
+
+function run(command, args, environment = {}) {
+  execFileSync(command, args, { cwd: root, stdio: "inherit", env: { ...process.env, ...environment } });
+}
+
+/** Both modules. Dependencies are compiled once, for plain SIMD; the crate itself, which has the kernels, twice. */
+function buildModules() {
+  const targets = execFileSync("rustup", ["target", "list", "--installed"], { cwd: root, encoding: "utf8" });
+  if (!targets.includes("wasm32-unknown-unknown")) run("rustup", ["target", "add", "wasm32-unknown-unknown"]);
+  run("cargo", ["build", "--locked", "-p", "chemtag-bindgen"]);
+  const bindgen = join(target, "debug", "chemtag-bindgen");
+  const module = join(target, "wasm32-unknown-unknown", "wasm", "chemtag.wasm");
+  const crate = ["rustc", "--locked", "--lib", "--crate-type", "cdylib", "--target", "wasm32-unknown-unknown"];
+  const settings = ["--no-default-features", "--features", "wasm", "--profile", "wasm"];
+  const environment = { RUSTFLAGS: "-C target-feature=+simd128" };
+  for (const [build, flags] of [["simd128", []], ["relaxed-simd", ["--", "-C", "target-feature=+relaxed-simd"]]]) {
+    run("cargo", [...crate, ...settings, ...flags], environment);
+    run(bindgen, [module, join(work, "wasm", build), "chemtag"]);
+    const bytes = gzipSync(readFileSync(join(work, "wasm", build, "chemtag_bg.wasm")), { level: 9 }).length;
+    console.log(`${build}: ${Math.round(bytes / 1024)} KB compressed`);
+    if (bytes > MOST_CODE_BYTES) {
+      throw new Error(`${build} has ${bytes} bytes compressed, but at most ${MOST_CODE_BYTES} are wanted: see what grew`);
+    }
+  }
+}
+
+/** The model folder in 8 bits, by the module itself: the same bytes as `chemtag-train export --int8`, without building that. */
+async function buildModel() {
+  // The module's errors; tsc has not made the package's yet.
+  writeFileSync(
+    join(work, "errors.js"),
+    "export class ChemtagError extends Error { constructor(code, message) { super(`${code}: ${message}`); } }\n",
+  );
+  const engine = await import(join(work, "wasm", "simd128", "chemtag.js"));
+  const module = await WebAssembly.compile(readFileSync(join(work, "wasm", "simd128", "chemtag_bg.wasm")));
+  await engine.default({ module_or_path: module });
+  const files = ["config.json", "tokenizer.json", "model.safetensors"].map((name) => readFileSync(join(modelFolder, name)));
+  const model = engine.toInt8(...files);
+  const sha256 = createHash("sha256").update(model).digest("hex");
+  mkdirSync(join(dist, "model"), { recursive: true });
+  writeFileSync(join(dist, "model", modelFile), model);
+  writeFileSync(
+    join(www, "src", "model.ts"),
+    `/** The package's own model. Written by build.mjs. */
+
+export const model = {
+  url: new URL("./model/${modelFile}", import.meta.url),
+  sha256: "${sha256}",
+  bytes: ${model.length},
+};
+`,
+  );
+}
+
+rmSync(dist, { recursive: true, force: true });
+mkdirSync(work, { recursive: true });
+writeFileSync(join(work, "package.json"), '{ "type": "module" }\n');
+buildModules();
+await buildModel();
+for (const folder of [join(www, "src", "wasm"), join(dist, "wasm")]) {
+  rmSync(folder, { recursive: true, force: true });
+  cpSync(join(work, "wasm"), folder, { recursive: true });
+}
+if (!existsSync(join(www, "node_modules"))) throw new Error("www/node_modules is missing: run `npm ci` in www first");
+run(process.execPath, [join(www, "node_modules", "typescript", "bin", "tsc"), "-p", www]);
+console.log(`dist/model/${modelFile}: ${statSync(join(dist, "model", modelFile)).size} bytes`);
