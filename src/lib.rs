@@ -16,6 +16,8 @@
 mod activity;
 mod backend;
 pub mod batch;
+#[cfg(all(feature = "wasm", target_arch = "wasm32"))]
+mod bert_tokenizer;
 #[cfg(feature = "candle")]
 mod candle_backend;
 #[cfg(feature = "cuda")]

@@ -6,8 +6,8 @@
 
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 
@@ -20,7 +20,7 @@ const modelFolder = join(root, "models", "chemtag-small");
 const modelFile = "chemtag-small.int8.safetensors";
 
 /** What the page fetches of code, compressed, stays below. */
-const MOST_CODE_BYTES = 700 * 1024;
+const MOST_CODE_BYTES = 700_000;
 
 function run(command, args, environment = {}) {
   execFileSync(command, args, { cwd: root, stdio: "inherit", env: { ...process.env, ...environment } });
@@ -40,7 +40,7 @@ function buildModules() {
     run("cargo", [...crate, ...settings, ...flags], environment);
     run(bindgen, [module, join(work, "wasm", build), "chemtag"]);
     const bytes = gzipSync(readFileSync(join(work, "wasm", build, "chemtag_bg.wasm")), { level: 9 }).length;
-    console.log(`${build}: ${Math.round(bytes / 1024)} KB compressed`);
+    console.log(`${build}: ${Math.round(bytes / 1000)} KB compressed`);
     if (bytes > MOST_CODE_BYTES) {
       throw new Error(`${build} has ${bytes} bytes compressed, but at most ${MOST_CODE_BYTES} are wanted: see what grew`);
     }
@@ -75,6 +75,20 @@ export const model = {
   );
 }
 
+/** The list of the demo's files, which its service worker keeps; a change of any file is a new version. The model is kept by the package itself. */
+function writeVersion(site) {
+  const files = readdirSync(site, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile() && !/\.safetensors$|service-worker\.js$/.test(entry.name))
+    .map((entry) => relative(site, join(entry.parentPath, entry.name)).replaceAll("\\", "/"))
+    .sort();
+  const hash = createHash("sha256");
+  for (const file of files) hash.update(file).update(readFileSync(join(site, file)));
+  const version = hash.digest("hex").slice(0, 16);
+  const worker = join(site, "service-worker.js");
+  const list = `const VERSION = "${version}";\nconst FILES = ${JSON.stringify(["./", ...files])};\n\n`;
+  writeFileSync(worker, list + readFileSync(worker, "utf8"));
+}
+
 rmSync(dist, { recursive: true, force: true });
 mkdirSync(work, { recursive: true });
 writeFileSync(join(work, "package.json"), '{ "type": "module" }\n');
@@ -86,4 +100,9 @@ for (const folder of [join(www, "src", "wasm"), join(dist, "wasm")]) {
 }
 if (!existsSync(join(www, "node_modules"))) throw new Error("www/node_modules is missing: run `npm ci` in www first");
 run(process.execPath, [join(www, "node_modules", "typescript", "bin", "tsc"), "-p", www]);
+const site = join(www, "site");
+rmSync(site, { recursive: true, force: true });
+cpSync(join(www, "demo"), site, { recursive: true, filter: (path) => !path.endsWith(".mjs") });
+cpSync(dist, join(site, "chemtag"), { recursive: true, filter: (path) => !/\.d\.ts$|node\.js$/.test(path) });
+writeVersion(site);
 console.log(`dist/model/${modelFile}: ${statSync(join(dist, "model", modelFile)).size} bytes`);

@@ -16,7 +16,11 @@ export type * from "./types.js";
 
 const node: Platform = {
   spawn() {
-    const worker = new Worker(new URL("./worker-node.js", import.meta.url), { name: "chemtag" });
+    const worker = new Worker(new URL("./worker-node.js", import.meta.url), {
+      name: "chemtag",
+      // Flags of the main program, such as --input-type, need not fit a worker.
+      execArgv: [],
+    });
     return {
       send: (order) => worker.postMessage(order),
       receive: (handler) => worker.on("message", (report: Report) => handler(report)),
