@@ -67,8 +67,9 @@ function options() {
 /** Tags what the editor holds. */
 async function tagEditor() {
   const value = text.value;
-  const started = performance.now();
   try {
+    await tagger.load();
+    const started = performance.now();
     const entities = await tagger.tag(value, { ...options(), latest: "editor" });
     if (text.value !== value) return;
     documents = [{ id: "text", text: value, entities }];
@@ -149,7 +150,6 @@ function showFound() {
       mention.className = "mention";
       mention.type = "button";
       mention.textContent = group.text;
-      mention.title = "Show in the text";
       mention.addEventListener("click", () => show(group.text));
       const cells = [mention, chip(group.class, CLASSES[group.class] ?? group.class ?? "none"), String(group.times), group.score.toFixed(3)];
       for (const [column, content] of cells.entries()) {

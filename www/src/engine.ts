@@ -16,25 +16,45 @@ export interface CompiledEngine {
   module: WebAssembly.Module;
 }
 
-/** A module that gives back one vector, made by the instructions in `body`. */
-function vectorModule(body: number[]): Uint8Array<ArrayBuffer> {
+/** A module with one function, `f`, that gives back an `i32` by the instructions in `body`. */
+function tinyModule(body: number[]): Uint8Array<ArrayBuffer> {
   const code = [0, ...body, 0x0b];
   const header = [0, 0x61, 0x73, 0x6d, 1, 0, 0, 0];
-  const sections = [1, 5, 1, 0x60, 0, 1, 0x7b, 3, 2, 1, 0, 10, code.length + 2, 1, code.length];
-  return new Uint8Array([...header, ...sections, ...code]);
+  const types = [1, 5, 1, 0x60, 0, 1, 0x7f];
+  const functions = [3, 2, 1, 0];
+  const exports = [7, 5, 1, 1, 0x66, 0, 0];
+  return new Uint8Array([...header, ...types, ...functions, ...exports, 10, code.length + 2, 1, code.length, ...code]);
 }
 
-/** `i8x16.splat` of 0. */
-const ZERO_VECTOR = [0x41, 0, 0xfd, 0x0f];
+const vector = (bytes: number[]) => [0xfd, 0x0c, ...bytes.map((byte) => byte & 0xff)];
+const filled = (four: number[]) => [...four, ...four, ...four, ...four];
+/** `i32x4.extract_lane 0`. */
+const FIRST_LANE = [0xfd, 0x1b, 0];
 /** `i32x4.relaxed_dot_i8x16_i7x16_add_s`, opcode 0x113. */
 const RELAXED_DOT = [0xfd, 0x93, 0x02];
+
+const WEIGHTS = [-127, 127, -3, 100];
+const ACTIVATIONS = [127, 1, 0, 90];
+
+/** Whether the engine knows relaxed SIMD's dot product and computes it right: Node 20 does not on every CPU. */
+function hasRelaxedDot(): boolean {
+  const module = tinyModule([
+    ...vector(filled(WEIGHTS)),
+    ...vector(filled(ACTIVATIONS)),
+    ...vector(filled([5, 0, 0, 0])),
+    ...RELAXED_DOT,
+    ...FIRST_LANE,
+  ]);
+  if (!WebAssembly.validate(module)) return false;
+  const { f } = new WebAssembly.Instance(new WebAssembly.Module(module)).exports as { f: () => number };
+  return f() === WEIGHTS.reduce((sum, weight, i) => sum + weight * (ACTIVATIONS[i] ?? 0), 5);
+}
 
 /** The build for this machine. */
 export function bestBuild(): Build {
   if (typeof WebAssembly === "object") {
-    const knows = (body: number[]) => WebAssembly.validate(vectorModule(body));
-    if (knows([...ZERO_VECTOR, ...ZERO_VECTOR, ...ZERO_VECTOR, ...RELAXED_DOT])) return "relaxed-simd";
-    if (knows(ZERO_VECTOR)) return "simd128";
+    if (hasRelaxedDot()) return "relaxed-simd";
+    if (WebAssembly.validate(tinyModule([...vector(filled(WEIGHTS)), ...FIRST_LANE]))) return "simd128";
   }
   throw new ChemtagError(
     "unsupported",

@@ -56,27 +56,27 @@ test("entities are the native engine's, bit for bit, however texts are given", a
 });
 
 test("both builds give the same bits", async () => {
-  // Node 20 knows relaxed SIMD behind a flag, which reaches the modules that are made after it was set.
   const script = `
-    const { bestBuild, instantiate } = await import("chemtag/engine");
+    const { compile, instantiate, moduleUrl } = await import("chemtag/engine");
     const { readFileSync } = await import("node:fs");
-    const engine = await instantiate();
-    const tagger = await engine.Tagger.load(readFileSync(process.argv[1]));
-    const texts = readFileSync(process.argv[2], "utf8").trim().split("\\n").map((line) => JSON.parse(line).text);
-    console.log(JSON.stringify({ build: bestBuild(), engine: tagger.info().engine, found: tagger.tagBatch(texts) }));`;
-  const run = (flags) => {
-    const args = [...flags, "--input-type=module", "-e", script, modelFile, corpus];
+    const build = process.argv[1] || undefined;
+    const engine = await instantiate(build && { build, module: await WebAssembly.compile(readFileSync(moduleUrl(build))) });
+    const tagger = await engine.Tagger.load(readFileSync(process.argv[2]));
+    const texts = readFileSync(process.argv[3], "utf8").trim().split("\\n").map((line) => JSON.parse(line).text);
+    console.log(JSON.stringify({ engine: tagger.info().engine, found: tagger.tagBatch(texts) }));`;
+  const run = (flags, build) => {
+    const args = [...flags, "--input-type=module", "-e", script, build, modelFile, corpus];
     return JSON.parse(execFileSync(process.execPath, args, { cwd: fileURLToPath(new URL(".", import.meta.url)), encoding: "utf8" }));
   };
-  const flag = Number(process.versions.node.split(".")[0]) < 22 ? ["--experimental-wasm-relaxed-simd"] : [];
-  const relaxed = run(flag);
-  assert.deepEqual([relaxed.build, relaxed.engine], ["relaxed-simd", "int8, cpu, relaxed-simd"]);
-  assert.deepEqual(asBits(relaxed.found), native());
-  if (flag.length > 0) {
-    const plain = run([]);
-    assert.deepEqual([plain.build, plain.engine], ["simd128", "int8, cpu, simd128"]);
-    assert.deepEqual(plain.found, relaxed.found);
-  }
+  const expected = native();
+  const plain = run([], "simd128");
+  assert.equal(plain.engine, "int8, cpu, simd128");
+  assert.deepEqual(asBits(plain.found), expected);
+  // Node 20 knows relaxed SIMD behind a flag only, and computes its dot product wrongly on some CPUs: there the choice falls on the other build.
+  const isOld = Number(process.versions.node.split(".")[0]) < 22;
+  const best = run(isOld ? ["--experimental-wasm-relaxed-simd"] : [], "");
+  if (!isOld) assert.equal(best.engine, "int8, cpu, relaxed-simd");
+  assert.deepEqual(asBits(best.found), expected);
 });
 
 test("offsets are those of JavaScript's strings, whatever the text holds", async () => {
