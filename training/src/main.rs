@@ -25,7 +25,7 @@ enum Command {
     Prepare(commands::prepare::Arguments),
     /// Learn a vocabulary of word pieces from text.
     Vocab(commands::vocab::Arguments),
-    /// Make the encoder that pre-training begins with: of random weights, with another vocabulary, with more layers.
+    /// Make the encoder that pre-training begins with: of random weights, with another vocabulary, with more layers, wider.
     Start(commands::start::Arguments),
     /// Turn unlabelled text into one file of piece ids, to pre-train and distil where the text is not.
     PrepareText(commands::prepare_text::Arguments),
@@ -40,6 +40,8 @@ enum Command {
     Distill(commands::distill::Arguments),
     /// Score a model on an annotated corpus: strict spans.
     Evaluate(commands::evaluate::Arguments),
+    /// Draw the devel F1 of several runs over a number by which they differ.
+    Curve(commands::curve::Arguments),
     /// Find the temperature at which a model's posteriors mean what they say.
     Calibrate(commands::calibrate::Arguments),
     /// Write a trained model as it is published: only what taggers need, with its name, version and licence; or the mean of several.
@@ -74,6 +76,7 @@ fn run(arguments: &[OsString]) -> Result<()> {
         Command::Label(arguments) => commands::label::run(&arguments),
         Command::Distill(arguments) => commands::distill::run(&arguments, invocation.recipe),
         Command::Evaluate(arguments) => commands::evaluate::run(&arguments),
+        Command::Curve(arguments) => commands::curve::run(&arguments),
         Command::Calibrate(arguments) => commands::calibrate::run(&arguments),
         Command::Export(arguments) => commands::export::run(&arguments),
     }
@@ -125,8 +128,9 @@ mod tests {
         let commands: Vec<&str> = commands.get_subcommands().map(|command| command.get_name()).collect();
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes");
         let mut used = std::collections::BTreeSet::new();
-        for entry in std::fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
+        let entries = [folder.clone(), folder.join("chemtag-small")].map(|folder| std::fs::read_dir(folder).unwrap());
+        let paths = entries.into_iter().flatten().map(|entry| entry.unwrap().path());
+        for path in paths.filter(|path| path.extension().is_some_and(|extension| extension == "toml")) {
             let stem = path.file_stem().unwrap().to_str().unwrap();
             let of = commands.iter().filter(|command| stem.starts_with(**command)).max_by_key(|command| command.len());
             let command = of.unwrap_or_else(|| panic!("{stem} is no command"));

@@ -6,6 +6,23 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
+/// The lines of a run's file.
+///
+/// # Errors
+/// If it cannot be read, or a line is no JSON; the message names the line.
+pub fn read(path: &Path) -> Result<Vec<serde_json::Value>> {
+    let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
+    let parse = |(index, line): (usize, &str)| {
+        serde_json::from_str(line).map_err(|e| Error::Json {
+            path: path.into(),
+            line: index + 1,
+            column: e.column(),
+            message: e.to_string(),
+        })
+    };
+    text.lines().enumerate().map(parse).collect()
+}
+
 /// `metrics.jsonl`, cut back to what a checkpoint knows of when a run is resumed.
 pub struct Metrics {
     path: PathBuf,

@@ -1,6 +1,8 @@
-//! Sizes, or a trained encoder -> an encoder to pre-train: of random weights; with another vocabulary, each new piece the mean of the old pieces that spell it; or with
-//! more layers, the trained ones stacked (Gong et al. 2019, "Efficient training of BERT by progressively stacking").
+//! Sizes, or a trained encoder -> an encoder to pre-train: of random weights; with another vocabulary, each new piece the mean of the old pieces that spell it; with
+//! more layers, the trained ones stacked (Gong et al. 2019, "Efficient training of BERT by progressively stacking"); or wider ([`widening`]).
 //! The masked-language-model head comes along where a checkpoint has one.
+
+pub mod widening;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -19,6 +21,7 @@ use crate::spelling::Spelling;
 /// Streams of random numbers of one seed.
 const ENCODER_STREAM: u64 = 0;
 const PIECES_STREAM: u64 = 1;
+const WIDENING_STREAM: u64 = 2;
 
 const WORDS: &str = "embeddings.word_embeddings.weight";
 const POSITIONS: &str = "embeddings.position_embeddings.weight";

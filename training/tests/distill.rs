@@ -13,7 +13,7 @@ use chemtag::model::dropout::Dropout;
 use chemtag::tokenizer::WordPieces;
 use chemtag_training::accumulation::Part;
 use chemtag_training::aligned_text::{AlignedText, CutText};
-use chemtag_training::dataset::{Dataset, Example};
+use chemtag_training::dataset::Dataset;
 use chemtag_training::distill::{self, GOLD, Gold, REPRESENTATIONS, STRUCTURAL, Settings, Student, distill};
 use chemtag_training::error::Result;
 use chemtag_training::finetune::{self, evaluate_words, finetune};
@@ -192,21 +192,13 @@ fn f1(folder: &Path, vocabulary: Vocabulary, dataset: &Dataset) -> f64 {
     scores.values().map(|counts| counts.f1()).sum::<f64>() / scores.len() as f64
 }
 
-/// Examples with and without a name of which the little gold knows nothing.
-fn split(dataset: Dataset) -> [Dataset; 2] {
-    let held_out =
-        |example: &Example| example.piece_ids.iter().any(|&id| words::HELD_OUT.iter().any(|r| r.contains(&id)));
-    let (with, without): (Vec<Example>, Vec<Example>) = dataset.examples.into_iter().partition(held_out);
-    [with, without].map(|examples| Dataset { corpora: dataset.corpora.clone(), examples })
-}
-
 #[test]
 fn a_student_comes_close_to_its_teacher_and_learns_names_that_its_gold_lacks() {
     let vocabulary = Vocabulary::Pairs;
     let distillation = Distillation::new(vocabulary, &[vocabulary]);
-    let [test, _] = split(support::examples(400, 34));
+    let [test, _] = words::split(support::examples(400, 34));
     for seed in [1, 2, 3] {
-        let [_, mut gold] = split(support::examples(60, 40 + seed));
+        let [_, mut gold] = words::split(support::examples(60, 40 + seed));
         gold.examples.truncate(15);
         let alone = train(&gold, model(Architecture::DistilBert, 1, vocabulary), vocabulary, 40, seed);
         let distilled = folder();

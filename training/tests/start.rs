@@ -77,6 +77,12 @@ fn an_encoder_of_random_weights_learns_and_grows() {
         assert!(read(again.path(), file) == read(folder, file), "{file}");
     }
 
+    // A wider encoder computes what the one that it comes from does, and learns on.
+    train(folder, &["start", "--from", "trained", "--hidden", "32", "--out", "wider"]);
+    let wider = losses(folder, "wider", "wider-trained");
+    let last = first[first.len() - 1];
+    assert!((wider[0] - last).abs() < 0.2 * first[0], "{wider:?} after {last}");
+
     // Grown encoders know what the one that they come from learnt: they need fewer steps than it did.
     train(folder, &["start", "--from", "trained", "--layers", "2", "--out", "deeper"]);
     let deeper = losses(folder, "deeper", "deeper-trained");
@@ -102,7 +108,7 @@ fn what_does_not_go_together_is_refused() {
     };
     assert!(error(&["start", "--out", "x"]).contains("--tokenizer"));
     assert!(error(&["start", "--from", "nowhere", "--out", "x"]).contains("nowhere is no folder"));
-    assert!(error(&["start", "--from", "nowhere", "--hidden", "8", "--out", "x"]).contains("cannot be used with"));
+    assert!(error(&["start", "--from", "nowhere", "--positions", "8", "--out", "x"]).contains("cannot be used with"));
     std::fs::write(folder.path().join("text.txt"), text(1)).unwrap();
     train(folder.path(), &["vocab", "--text", "text.txt", "--size", "60", "--out", "tokenizer.json"]);
     let heads = error(&["start", "--tokenizer", "tokenizer.json", "--hidden", "10", "--heads", "4", "--out", "x"]);

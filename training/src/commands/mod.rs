@@ -1,6 +1,7 @@
 //! The command line's arguments -> the library's calls; one file for each command.
 
 pub mod calibrate;
+pub mod curve;
 pub mod distill;
 mod distillation;
 pub mod evaluate;

@@ -8,6 +8,7 @@ use chemtag_training::encoder_folder::EncoderFolder;
 use chemtag_training::error::{Error, Result};
 use chemtag_training::spelling::Spelling;
 use chemtag_training::start::StartingEncoder;
+use chemtag_training::start::widening::Width;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -33,24 +34,36 @@ pub struct Arguments {
     out: PathBuf,
 }
 
-/// Sizes of an encoder of random weights.
+/// Sizes of an encoder.
 #[derive(clap::Args)]
 struct Sizes {
     /// config.json that gives all sizes, if weights are random.
     #[arg(long, value_name = "config.json", conflicts_with_all = ["from", "layers", "hidden", "heads", "ffn", "positions"])]
     config: Option<PathBuf>,
-    /// Width of the hidden states, if weights are random.
-    #[arg(long, value_name = "N", default_value_t = 384, conflicts_with = "from")]
-    hidden: usize,
-    /// Attention heads, if weights are random.
-    #[arg(long, value_name = "N", default_value_t = 12, conflicts_with = "from")]
-    heads: usize,
-    /// Width of the feed-forward network, if weights are random; four times the hidden states' if not given.
-    #[arg(long, value_name = "N", conflicts_with = "from")]
+    /// Width of the hidden states, 384 where weights are random. A trained encoder becomes wider, a whole multiple of what it was, and computes the same.
+    #[arg(long, value_name = "N")]
+    hidden: Option<usize>,
+    /// Attention heads, 12 where weights are random. A trained encoder's stay as wide as they were, so that their number follows from the width.
+    #[arg(long, value_name = "N")]
+    heads: Option<usize>,
+    /// Width of the feed-forward network, four times the hidden states' where weights are random. A trained encoder's grows with the hidden states' if not given.
+    #[arg(long, value_name = "N")]
     ffn: Option<usize>,
+    /// How much the weights from copies of a unit differ in an encoder that becomes wider, as a share of the weights' own deviation. Copies become different only in training
+    /// and, without dropout, only if this is not 0; what the encoder computes does not depend on it.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
+    noise: f64,
     /// Longest sequence in pieces, if weights are random.
     #[arg(long, value_name = "N", default_value_t = 512, conflicts_with = "from")]
     positions: usize,
+}
+
+impl Sizes {
+    /// How wide a trained encoder shall be, if it shall be wider.
+    fn width(&self) -> Option<Width> {
+        let Self { hidden, heads, ffn, .. } = *self;
+        (hidden.is_some() || heads.is_some() || ffn.is_some()).then_some(Width { hidden, heads, ffn })
+    }
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
@@ -74,18 +87,21 @@ fn fresh(arguments: &Arguments, new: &Vocabulary) -> Result<StartingEncoder> {
     let sizes = &arguments.sizes;
     let mut encoder = match &sizes.config {
         Some(path) => ModelConfig::from_json(&read(path)?, &path.display().to_string())?.encoder,
-        None => EncoderConfig {
-            architecture: Architecture::DistilBert,
-            vocab_size: new.pieces.len(),
-            hidden: sizes.hidden,
-            layers: arguments.layers.unwrap_or(6),
-            heads: sizes.heads,
-            ffn: sizes.ffn.unwrap_or(4 * sizes.hidden),
-            max_positions: sizes.positions,
-            token_types: 0,
-            layer_norm_eps: 1e-12,
-            dropout: 0.1,
-        },
+        None => {
+            let hidden = sizes.hidden.unwrap_or(384);
+            EncoderConfig {
+                architecture: Architecture::DistilBert,
+                vocab_size: new.pieces.len(),
+                hidden,
+                layers: arguments.layers.unwrap_or(6),
+                heads: sizes.heads.unwrap_or(12),
+                ffn: sizes.ffn.unwrap_or(4 * hidden),
+                max_positions: sizes.positions,
+                token_types: 0,
+                layer_norm_eps: 1e-12,
+                dropout: 0.1,
+            }
+        }
     };
     encoder.vocab_size = new.pieces.len();
     StartingEncoder::fresh(encoder, arguments.seed)
@@ -114,6 +130,9 @@ fn from_trained(
     }
     if let Some(layers) = arguments.layers {
         encoder.stack(layers)?;
+    }
+    if let Some(width) = arguments.sizes.width() {
+        encoder.widen(width, arguments.sizes.noise, arguments.seed)?;
     }
     if arguments.distilbert {
         encoder = encoder.into_distilbert()?;

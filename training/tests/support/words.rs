@@ -1,8 +1,9 @@
-//! The numbers of the generated examples -> words, tokenizers that cut them, and text: what distillation reads.
+//! The numbers of the generated examples -> words, tokenizers that cut them, text and corpora: what distillation and the whole pipeline read.
 //! A first piece is a pair of letters, a later piece a digit; one vocabulary has the pairs, the other single letters.
 
 use std::ops::Range;
 
+use chemtag::model::crf::Tag;
 use chemtag::tokenizer::WordPieces;
 use chemtag_training::dataset::{Dataset, Example};
 use rand::{Rng, SeedableRng};
@@ -105,18 +106,72 @@ pub fn recut(dataset: &Dataset, vocabulary: Vocabulary) -> Dataset {
     Dataset { corpora: dataset.corpora.clone(), examples: dataset.examples.iter().map(example).collect() }
 }
 
+/// Examples with and without a name of which the little gold knows nothing.
+pub fn split(dataset: Dataset) -> [Dataset; 2] {
+    let held_out = |example: &Example| example.piece_ids.iter().any(|&id| HELD_OUT.iter().any(|r| r.contains(&id)));
+    let (with, without): (Vec<Example>, Vec<Example>) = dataset.examples.into_iter().partition(held_out);
+    [with, without].map(|examples| Dataset { corpora: dataset.corpora.clone(), examples })
+}
+
 /// Documents of one to three sentences, a document on each line.
 pub fn text(documents: usize, seed: u64) -> String {
+    let examples = super::examples(3 * documents, seed).examples;
+    runs(&examples, seed).take(documents).map(|sentences| document(sentences).0 + "\n").collect()
+}
+
+/// A corpus in the form `.jsonl`, in documents of one to three sentences; a mention has the label of its class, the last one if it has no class.
+pub fn jsonl(dataset: &Dataset, labels: &[&str], seed: u64) -> String {
+    let line = |(number, sentences): (usize, &[Example])| {
+        let (text, mentions) = document(sentences);
+        let label = |class: u8| labels.get(usize::from(class)).or(labels.last()).unwrap();
+        let spans: Vec<_> = mentions.iter().map(|(at, class)| (at.start, at.end, label(*class))).collect();
+        format!("{}\n", serde_json::json!({"id": number.to_string(), "text": text, "spans": spans}))
+    };
+    runs(&dataset.examples, seed).enumerate().map(line).collect()
+}
+
+/// The same in the form `.conll`, sentence by sentence.
+pub fn conll(dataset: &Dataset, label: &str) -> String {
+    let sentence = |example: &Example| {
+        let tag = |tag: &Tag| match tag {
+            Tag::O => "O".to_string(),
+            Tag::B => format!("B-{label}"),
+            Tag::I => format!("I-{label}"),
+        };
+        let lines = words_of(example).into_iter().map(word).zip(example.tags.iter().map(tag));
+        lines.map(|(word, tag)| format!("{word}\t{tag}\n")).collect::<String>() + ".\tO\n\n"
+    };
+    dataset.examples.iter().map(sentence).collect()
+}
+
+/// Neighbouring examples, one to three together.
+fn runs(examples: &[Example], seed: u64) -> impl Iterator<Item = &[Example]> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let mut sentences = super::examples(3 * documents, seed).examples.into_iter();
-    let mut text = String::new();
-    for _ in 0..documents {
-        for example in sentences.by_ref().take(random.random_range(1..=3)) {
-            let words: Vec<String> = words_of(&example).into_iter().map(word).collect();
-            text.push_str(&words.join(" "));
-            text.push_str(". ");
+    let mut rest = examples;
+    std::iter::from_fn(move || {
+        let (run, other) = rest.split_at(random.random_range(1..=3).min(rest.len()));
+        rest = other;
+        (!run.is_empty()).then_some(run)
+    })
+}
+
+/// The text of sentences, and the bytes and the class of each mention.
+fn document(sentences: &[Example]) -> (String, Vec<(Range<usize>, u8)>) {
+    let (mut text, mut mentions) = (String::new(), Vec::<(Range<usize>, u8)>::new());
+    for example in sentences {
+        for (index, ids) in words_of(example).into_iter().enumerate() {
+            if index > 0 {
+                text.push(' ');
+            }
+            let start = text.len();
+            text.push_str(&word(ids));
+            match example.tags[index] {
+                Tag::O => {}
+                Tag::B => mentions.push((start..text.len(), example.classes[index])),
+                Tag::I => mentions.last_mut().unwrap().0.end = text.len(),
+            }
         }
-        text.push('\n');
+        text.push_str(". ");
     }
-    text
+    (text, mentions)
 }
