@@ -87,14 +87,15 @@ impl Part {
         if !self.bytes.is_empty() {
             let headers = Headers::new().map_err(network)?;
             headers.set("range", &format!("bytes={}-", self.bytes.len())).map_err(network)?;
-            if let Some(version) = &self.version {
+            // The hash tells whether parts of two versions were joined; without it the server has to. Another site's server may refuse the question.
+            if let (Some(version), None) = (&self.version, &settings.sha256) {
                 headers.set("if-range", version).map_err(network)?;
             }
             init.set_headers(&headers);
         }
         let response = JsFuture::from(fetch(url, &init).map_err(network)?).await.map_err(network)?;
         let response: Response = response.dyn_into().map_err(network)?;
-        self.begin(url, &response)?;
+        self.begin(url, &response, settings)?;
         let total = self.total;
         settings.report(self.bytes.len() as f64, total);
         let body = response.body().ok_or_else(|| broken(url, self.bytes.len(), total))?;
@@ -115,7 +116,7 @@ impl Part {
     }
 
     /// Looks at the answer: whether it goes on where the last one broke off, begins anew, or refuses.
-    fn begin(&mut self, url: &str, response: &Response) -> Result<(), Ended> {
+    fn begin(&mut self, url: &str, response: &Response, settings: &LoadSettings) -> Result<(), Ended> {
         let header = |name: &str| response.headers().get(name).ok().flatten();
         let status = response.status();
         if !response.ok() {
@@ -128,9 +129,16 @@ impl Part {
                 Failure::new(Code::Http, format!("{url}: the server answers {status} {}", response.status_text()));
             return Err(Ended { failure, again });
         }
-        let goes_on =
-            header("content-range").is_some_and(|range| range.starts_with(&format!("bytes {}-", self.bytes.len())));
-        if status != 206 || !goes_on {
+        if status == 206 {
+            let first = format!("bytes {}-", self.bytes.len());
+            // Another site's server may hide which part it is; then the hash has to tell.
+            let goes_on = header("content-range").map_or(settings.sha256.is_some(), |range| range.starts_with(&first));
+            if !goes_on {
+                self.forget();
+                let message = format!("{url}: the server sends another part than the one that is missing");
+                return Err(Failure::new(Code::Network, message).into());
+            }
+        } else {
             self.forget();
         }
         // The length of a compressed answer is not that of the file, and a part of it would be a part of something else.

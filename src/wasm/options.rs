@@ -46,7 +46,7 @@ struct PlainSettings {
 pub struct LoadSettings {
     /// What the file must hash to, in lower-case hexadecimal.
     pub sha256: Option<String>,
-    /// How long the file is, for progress where the server does not say it.
+    /// How long the file is, for progress.
     pub bytes: Option<f64>,
     /// Whether to look into the browser's cache and to write to it.
     pub cache: bool,
@@ -94,7 +94,8 @@ impl LoadSettings {
     /// Tells of bytes received. An exception of the listener does not end the load.
     pub fn report(&self, loaded: f64, total: Option<f64>) {
         if let Some(listener) = &self.on_progress {
-            let total = total.or(self.bytes).map_or(JsValue::UNDEFINED, JsValue::from);
+            // The server's length may be that of a compressed answer.
+            let total = self.bytes.or(total).map_or(JsValue::UNDEFINED, JsValue::from);
             let _ = listener.call2(&JsValue::UNDEFINED, &loaded.into(), &total);
         }
     }

@@ -110,6 +110,10 @@ test("a long text gives step by step what it gives at once", async () => {
   assert.deepEqual(found, direct.tag(long));
   assert.ok(shares.length > 4 && shares.every((share, i) => share >= (shares[i - 1] ?? 0)));
   assert.equal(shares.at(-1), 1);
+  // More than one thread's share of text: what native code does in parallel.
+  const many = Array.from({ length: 13 }, () => abstract);
+  const once = direct.tag(abstract);
+  assert.deepEqual(direct.tagBatch(many), many.map(() => once));
   direct.free();
 });
 
