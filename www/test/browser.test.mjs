@@ -104,12 +104,12 @@ test("the model comes before the first call, once for twenty calls, and with the
   assert.equal(modelRequests(), 1);
   const found = await page.evaluate(async (texts) => {
     const first = await Promise.all(texts.slice(0, 20).map((text) => tagger.tag(text)));
-    return [first, await tagger.tagBatch(texts), window.violations];
+    return [first, await tagger.tagBatch(texts), (await tagger.info()).engine, window.violations];
   }, sentences);
   const node = createTagger();
   const expected = await node.tagBatch(sentences);
   node.dispose();
-  assert.deepEqual(found, [expected.slice(0, 20), expected, []]);
+  assert.deepEqual(found, [expected.slice(0, 20), expected, "int8, cpu, relaxed-simd", []]);
   assert.equal(modelRequests(), 1);
   assert.equal(asked.filter((url) => url.endsWith(".wasm")).length, 1);
 });
