@@ -57,7 +57,7 @@ pub trait Backend: Send + Sync {
     /// Reads a batch; an empty one gives empty emissions.
     ///
     /// # Errors
-    /// If the device fails; [`Error::OutOfMemory`] if it has no memory for a batch of this size, which the tagger takes as a wish for smaller ones.
+    /// If the device fails; [`OutOfMemory`](crate::Error::OutOfMemory) if it has no memory for a batch of this size, which the tagger takes as a wish for smaller ones.
     fn emissions(&self, batch: &Batch) -> Result<Emissions>;
 
     /// Does on the CPU what can be done before the device is free, in any thread.
