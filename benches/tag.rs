@@ -63,7 +63,7 @@ fn arguments() -> Result<Arguments> {
         threads: vec![1, std::thread::available_parallelism().map_or(1, usize::from)],
         megabytes: None,
         budget: TagOptions::BUDGET_OF_DEVICE,
-        model: "models/chemtag-small".into(),
+        model: "models/chemtag-small.int8.safetensors".into(),
     };
     let mut given = std::env::args().skip(1);
     while let Some(name) = given.next() {

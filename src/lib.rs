@@ -2,7 +2,7 @@
 //!
 //! ```
 //! # fn main() -> chemtag::Result<()> {
-//! let tagger = chemtag::get("models/chemtag-small")?;
+//! let tagger = chemtag::get("models/chemtag-small.int8.safetensors")?;
 //! for entity in tagger.tag("Aspirin was dissolved in tetrahydrofuran (THF).")? {
 //!     println!("{} {}..{} {:?} {:.3}", entity.text, entity.start, entity.end, entity.class, entity.score);
 //! }
@@ -20,6 +20,7 @@ pub mod batch;
 mod bert_tokenizer;
 #[cfg(feature = "candle")]
 mod candle_backend;
+mod contents;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod decode;
@@ -35,6 +36,7 @@ mod portion;
 mod reader;
 mod registry;
 pub mod sequence;
+mod side_by_side;
 mod source;
 mod tagger;
 pub mod text;
@@ -43,11 +45,14 @@ mod warnings;
 #[cfg(all(feature = "wasm", target_arch = "wasm32"))]
 pub mod wasm;
 mod word_cache;
+#[cfg(feature = "cli")]
+pub mod workload;
 
 pub use activity::Activity;
 pub use backend::{Backend, Emissions, Precision, Prepared};
 #[cfg(feature = "candle")]
 pub use candle_backend::CandleBackend;
+pub use contents::Contents;
 pub use device::Device;
 pub use entity::{Entity, Offsets};
 pub use error::{Error, Result};

@@ -1,13 +1,13 @@
 //! Where a model comes from -> its three files in memory: `config.json`, `tokenizer.json`, `model.safetensors` (Hugging Face layout).
 //! A self-contained file holds the first two in the metadata of the third ([`crate::int8::to_file`]).
 
-use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use crate::contents::{Contents, hexadecimal};
 use crate::error::{Error, Result};
 use crate::int8::{Checkpoint, configuration_and_tokenizer};
 
@@ -63,11 +63,13 @@ pub struct ModelFiles {
     /// How messages name each file, in the order of the fields below.
     pub names: [String; 3],
     /// `config.json`.
-    pub config: Cow<'static, [u8]>,
+    pub config: Contents,
     /// `tokenizer.json`.
-    pub tokenizer: Cow<'static, [u8]>,
+    pub tokenizer: Contents,
     /// `model.safetensors`.
-    pub weights: Cow<'static, [u8]>,
+    pub weights: Contents,
+    /// Whether the first two stand in the metadata of the third.
+    pub self_contained: bool,
 }
 
 impl ModelFiles {
@@ -87,19 +89,22 @@ impl ModelFiles {
         match source {
             ModelSource::Folder(folder) => Self::read_folder(folder, on_portion),
             ModelSource::File(path) => {
-                let [bytes] = read_whole([path.clone()], on_portion)?;
-                let name = path.display().to_string();
-                let [config, tokenizer] = configuration_and_tokenizer(&bytes, &name)?.map(Cow::Owned);
-                let names = [format!("{name} (config)"), format!("{name} (tokenizer)"), name];
-                Ok(Self { config, tokenizer, weights: Cow::Owned(bytes), names })
+                let weights = Contents::map(path).map_err(|source| Error::Read { path: path.clone(), source })?;
+                Self::from_file(weights, path.display().to_string(), on_portion)
             }
             ModelSource::Embedded => {
-                let files = embedded().ok_or(Error::NoEmbeddedModel)?;
-                let bytes = files.bytes();
-                on_portion(bytes, Some(bytes))?;
-                Ok(files)
+                Self::from_file(embedded().ok_or(Error::NoEmbeddedModel)?, source.to_string(), on_portion)
             }
         }
+    }
+
+    /// The files of a self-contained one; `name` names it in messages.
+    pub(crate) fn from_file(weights: Contents, name: String, on_portion: OnPortion) -> Result<Self> {
+        let bytes = weights.len() as u64;
+        on_portion(bytes, Some(bytes))?;
+        let [config, tokenizer] = configuration_and_tokenizer(&weights, &name)?.map(Contents::from);
+        let names = [format!("{name} (config)"), format!("{name} (tokenizer)"), name];
+        Ok(Self { config, tokenizer, weights, names, self_contained: true })
     }
 
     fn read_folder(folder: &Path, on_portion: OnPortion) -> Result<Self> {
@@ -111,8 +116,8 @@ impl ModelFiles {
         }
         let paths = FILE_NAMES.map(|name| folder.join(name));
         let names = paths.each_ref().map(|path| path.display().to_string());
-        let [config, tokenizer, weights] = read_whole(paths, on_portion)?.map(Cow::Owned);
-        Ok(Self { config, tokenizer, weights, names })
+        let [config, tokenizer, weights] = read_whole(paths, on_portion)?.map(Contents::from);
+        Ok(Self { config, tokenizer, weights, names, self_contained: false })
     }
 
     /// Whether the weights are 8-bit integers.
@@ -123,13 +128,17 @@ impl ModelFiles {
         Ok(Checkpoint::read(&self.weights, &self.names[2])?.is_int8())
     }
 
-    /// Bytes of the three files together.
+    /// Bytes of the three files together, or of the one that holds all.
     pub fn bytes(&self) -> u64 {
-        [&self.config, &self.tokenizer, &self.weights].iter().map(|file| file.len() as u64).sum()
+        let beside: &[_] = if self.self_contained { &[] } else { &[&self.config, &self.tokenizer] };
+        beside.iter().chain([&&self.weights]).map(|file| file.len() as u64).sum()
     }
 
-    /// SHA-256 of the three files' lengths and contents, in hexadecimal: what the model is, wherever it lies.
+    /// What the model is, wherever it lies: SHA-256 of a self-contained file, in hexadecimal, or of three files' lengths and contents.
     pub fn hash(&self) -> String {
+        if self.self_contained {
+            return self.weights.sha256();
+        }
         sha256(&[&self.config, &self.tokenizer, &self.weights])
     }
 }
@@ -171,35 +180,18 @@ pub(crate) fn sha256(files: &[&[u8]]) -> String {
     hexadecimal(&hash.finalize())
 }
 
-/// SHA-256 of one file, in hexadecimal, as other programs print it.
-#[cfg(all(feature = "wasm", target_arch = "wasm32"))]
-pub(crate) fn hexadecimal_sha256(file: &[u8]) -> String {
-    hexadecimal(&Sha256::digest(file))
-}
-
-/// Two digits for each byte.
-pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-#[cfg(feature = "embedded-model")]
-fn embedded() -> Option<ModelFiles> {
-    macro_rules! file {
-        ($name:literal) => {
-            include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/models/chemtag-small/", $name)).as_slice().into()
-        };
-    }
-    Some(ModelFiles {
-        names: FILE_NAMES.map(|name| format!("embedded {name}")),
-        config: file!("config.json"),
-        tokenizer: file!("tokenizer.json"),
-        weights: file!("model.safetensors"),
-    })
-}
-
-#[cfg(not(feature = "embedded-model"))]
-fn embedded() -> Option<ModelFiles> {
-    None
+/// The default model, if this program carries it.
+fn embedded() -> Option<Contents> {
+    #[cfg(feature = "embedded-model")]
+    const MODEL: Option<Contents> = Some(Contents::known(
+        include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/models/chemtag-small.int8.safetensors")),
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/models/chemtag-small.int8.safetensors.sha256"))
+            .split_at(64)
+            .0,
+    ));
+    #[cfg(not(feature = "embedded-model"))]
+    const MODEL: Option<Contents> = None;
+    MODEL
 }
 
 #[cfg(test)]

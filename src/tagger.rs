@@ -22,6 +22,7 @@ use crate::model::crf::Crf;
 use crate::pipeline::Pipeline;
 use crate::portion::{Content, Portion, document_portions};
 use crate::reader::TagReader;
+use crate::side_by_side::both;
 use crate::source::{ModelFiles, ModelSource};
 use crate::tokenizer::WordPieces;
 use crate::warnings::warn;
@@ -102,9 +103,11 @@ impl Model {
     /// # Errors
     /// If a file is damaged or does not fit the others, or the device cannot be used.
     pub fn load(files: &ModelFiles, options: LoadOptions) -> Result<Self> {
-        Self::load_with_tokenizer(files, files.hash(), options, |vocab_size| {
-            Ok(Arc::new(WordPieces::from_json(&files.tokenizer, &files.names[1], vocab_size)?))
-        })
+        let tokenizer =
+            |vocab_size| Ok(Arc::new(WordPieces::from_json(&files.tokenizer, &files.names[1], vocab_size)?));
+        let load = || Self::load_with_tokenizer(files, String::new(), options, tokenizer);
+        let (hash, model) = both(|| files.hash(), load);
+        Ok(Self { hash, ..model? })
     }
 
     /// As [`Model::load`], for files whose hash is known; `tokenizer` gives the tokenizer for a vocabulary of some size.
@@ -112,24 +115,29 @@ impl Model {
         files: &ModelFiles,
         hash: String,
         options: LoadOptions,
-        tokenizer: impl FnOnce(usize) -> Result<Arc<WordPieces>>,
+        tokenizer: impl Fn(usize) -> Result<Arc<WordPieces>> + Sync,
     ) -> Result<Self> {
         let config = ModelConfig::from_json(&files.config, &files.names[0])?;
-        let tokenizer = tokenizer(config.encoder.vocab_size)?;
+        let engine = || Self::load_engine(files, &config, options);
+        let (tokenizer, engine) = both(|| tokenizer(config.encoder.vocab_size), engine);
+        let (tokenizer, (backend, crf)) = (tokenizer?, engine?);
+        Ok(Self { hash, ..Self::from_parts(config, tokenizer, crf, backend) })
+    }
+
+    fn load_engine(files: &ModelFiles, config: &ModelConfig, options: LoadOptions) -> Result<(Box<dyn Backend>, Crf)> {
         let (weights, file) = (&files.weights, &files.names[2]);
         let LoadOptions { device, precision } = options.resolved_for(files.is_int8()?);
-        let (backend, crf) = if precision == Precision::Int8 {
+        if precision == Precision::Int8 {
             if device != Device::Cpu {
                 let reason =
                     format!("8-bit integers are computed on the CPU, not on {device}: use another precision there");
                 return Err(Error::Option(reason));
             }
-            let (backend, crf) = IntegerBackend::load(weights, file, &config, Kernel::from_environment()?)?;
-            (Box::new(backend) as Box<dyn Backend>, crf)
+            let (backend, crf) = IntegerBackend::load(weights, file, config, Kernel::from_environment()?)?;
+            Ok((Box::new(backend), crf))
         } else {
-            float_backend(weights, file, &config, device, precision)?
-        };
-        Ok(Self { hash, ..Self::from_parts(config, tokenizer, crf, backend) })
+            float_backend(weights, file, config, device, precision)
+        }
     }
 
     /// Puts a model together from its parts, such as a network in training.
@@ -234,7 +242,7 @@ fn float_backend(
 ///
 /// ```no_run
 /// # fn main() -> chemtag::Result<()> {
-/// let tagger = chemtag::Tagger::load("models/chemtag-small")?;
+/// let tagger = chemtag::Tagger::load("models/chemtag-small.int8.safetensors")?;
 /// let text = "Aspirin was dissolved in tetrahydrofuran (THF).";
 /// for entity in tagger.tag(text)? {
 ///     println!("{} {}..{} {:.3}", entity.text, entity.start, entity.end, entity.score);

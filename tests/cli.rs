@@ -565,3 +565,31 @@ fn a_gpu_that_this_build_cannot_use_is_an_error() {
     assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
     assert!(stderr(&output).starts_with("chemtag: cuda:1 cannot be used: this program was built without CUDA"));
 }
+
+#[test]
+fn bench_gives_a_figure_for_each_workload_and_number_of_threads() {
+    let bench = Bench::new();
+    let workloads = ["A32", "A256", "B-sorted", "B-unsorted", "text", "encoder"];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chemtag"));
+    command.args(["bench", "--seconds", "0", "--threads", "2", "--json", "--model"]).arg(&bench.model);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let figures = records(&output);
+    let of = |figure: &Value| (figure["workload"].as_str().unwrap().to_string(), figure["threads"].as_u64().unwrap());
+    let expected: Vec<(String, u64)> =
+        workloads.iter().flat_map(|name| [(name.to_string(), 1), (name.to_string(), 2)]).collect();
+    assert_eq!(figures.iter().map(of).collect::<Vec<_>>(), expected);
+    for figure in &figures {
+        assert!(figure["value"].as_f64().unwrap() > 0. && figure["runs"].as_u64().unwrap() >= 3, "{figure}");
+        assert_eq!(figure["engine"], "candle, cpu, f32");
+    }
+    let text = stdout(&bench.run(&["bench", "--seconds", "0"]));
+    for line in
+        ["model     word-list 1.2\n", "1 thread\n", "one sequence of 32 word pieces, ms", "text to entities, pieces/s"]
+    {
+        assert!(text.contains(line), "{line:?} in {text}");
+    }
+    assert!(text.lines().count() <= 24, "one screen");
+    let wrong = bench.run(&["bench", "--seconds", "-1"]);
+    assert_eq!(wrong.status.code(), Some(2));
+}

@@ -5,7 +5,7 @@ mod offsets;
 use chemtag::{Entity, Tagger};
 use offsets::check_offsets;
 
-const MODEL: &str = "models/chemtag-small";
+const MODEL: &str = "models/chemtag-small.int8.safetensors";
 
 /// Names taken from the abstract by reading it, not by running the model.
 #[test]

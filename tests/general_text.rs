@@ -49,7 +49,7 @@ fn the_sentences_are_as_described() {
 
 #[test]
 fn the_default_model_knows_text_from_elsewhere() {
-    let tagger = Tagger::load("models/chemtag-small").unwrap();
+    let tagger = Tagger::load("models/chemtag-small.int8.safetensors").unwrap();
     let sentences = sentences();
     let texts: Vec<&str> = sentences.iter().map(|sentence| sentence.text.as_str()).collect();
     let (mut found, mut gold, mut spurious) = (0, 0, 0);

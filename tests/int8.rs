@@ -3,12 +3,17 @@
 
 mod random_model;
 
+use candle_core::{DType, Device::Cpu};
 use chemtag::batch::Batch;
 use chemtag::int8::{IntegerBackend, Kernel, to_file};
+use chemtag::model::Network;
 use chemtag::model::config::ModelConfig;
+use chemtag::model::weights::Weights;
 use chemtag::{Backend, CandleBackend, Device, Emissions, Error, LoadOptions, ModelFiles, Precision, Tagger};
 
 const DEFAULT: &str = "models/chemtag-small";
+/// What `chemtag-train export --int8` made of it, which is what ships.
+const SHIPPED: &str = "models/chemtag-small.int8.safetensors";
 const F32: LoadOptions = LoadOptions { device: Device::Cpu, precision: Precision::F32 };
 const INT8: LoadOptions = LoadOptions { device: Device::Cpu, precision: Precision::Int8 };
 
@@ -168,6 +173,88 @@ fn mentions_are_those_of_the_floats() {
     );
     // On a few thousand mentions of the corpora it is above 99 (docs/quantization.md); one mention of these is more than half a percent.
     assert!(of_floats > 70 && f1 >= 97., "{of_floats}, {of_integers}, {both}");
+}
+
+/// Euclidean distance of each word's emissions.
+fn distances(a: &Emissions, b: &Emissions) -> Vec<f64> {
+    let distance =
+        |(a, b): (&[f32; 3], &[f32; 3])| a.iter().zip(b).map(|(&a, &b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt();
+    a.tags.iter().zip(&b.tags).map(distance).collect()
+}
+
+fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    numbers[numbers.len() / 2]
+}
+
+fn root_mean_square(numbers: Vec<f64>) -> f64 {
+    (numbers.iter().map(|x| x * x).sum::<f64>() / numbers.len() as f64).sqrt()
+}
+
+/// Emissions of a model in f32, with fake quantisation, and of the integer engine. The weights become 16-bit floats first, as training writes them.
+fn three_ways(mut files: ModelFiles, batch: &Batch) -> [Emissions; 3] {
+    let config = ModelConfig::from_json(&files.config, &files.names[0]).unwrap();
+    let read = |bytes: &[u8], dtype| Weights::from_safetensors(bytes, "file", dtype, &Cpu).unwrap();
+    files.weights = safetensors::serialize(read(&files.weights, DType::F16).tensors(), None).unwrap().into();
+    let weights = read(&files.weights, DType::F32);
+    let emissions = |network| CandleBackend::from_network(network).emissions(batch).unwrap();
+    [
+        emissions(Network::load(&weights, &config).unwrap()),
+        emissions(Network::fake_quantised(&weights, &config).unwrap()),
+        integers(&files, Kernel::best()).emissions(batch).unwrap(),
+    ]
+}
+
+/// Where one layer has few values, those of most words all round to the engine's integers, and the last bits are left.
+#[test]
+fn fake_quantisation_computes_what_the_engine_computes() {
+    let mut ratios = Vec::new();
+    for seed in 1..=5 {
+        let folder = tempfile::tempdir().unwrap();
+        random_model::write(folder.path(), 1, 16, seed);
+        let files = ModelFiles::read(&folder.path().into()).unwrap();
+        let [floats, fake, engine] = three_ways(files, &batch(&[3, 17, 1, 40, 50, 50], 12, 1));
+        let [of_floats, of_fake] = [floats, fake].map(|emissions| median(distances(&emissions, &engine)));
+        println!("median distance to the engine: floats {of_floats:.2e}, fake quantisation {of_fake:.2e}");
+        ratios.push(of_floats / of_fake);
+    }
+    assert!(ratios.iter().all(|&ratio| ratio > 300.), "{ratios:?}");
+}
+
+/// In a wide and deep network a last bit of exp or GELU moves one value in some thousands to the next integer, each moved value moves others in the next layer, and
+/// after six layers two such roundings differ as much as either from the floats. What training must know is their size.
+#[test]
+fn fake_quantisation_has_the_noise_of_the_engine() {
+    let (files, vocabulary) = models().swap_remove(1);
+    let [floats, fake, engine] = three_ways(files, &batch(&[3, 17, 1, 40, 50, 50, 60, 60, 60], vocabulary, 1));
+    let [of_fake, of_engine] = [&fake, &engine].map(|emissions| root_mean_square(distances(emissions, &floats)));
+    let between = root_mean_square(distances(&fake, &engine));
+    println!(
+        "distance to the floats: fake quantisation {of_fake:.3e}, engine {of_engine:.3e}; between the two {between:.3e}"
+    );
+    assert!((of_fake / of_engine - 1.).abs() < 0.3, "{of_fake} {of_engine}");
+}
+
+#[test]
+fn what_ships_is_what_export_makes_of_the_folder() {
+    let shipped = std::fs::read(SHIPPED).unwrap();
+    let made = to_file(&ModelFiles::read(&DEFAULT.into()).unwrap()).unwrap();
+    let first = shipped.iter().zip(&made).position(|(a, b)| a != b);
+    assert_eq!((shipped.len(), first), (made.len(), None), "export the folder again: chemtag-train export --int8");
+    let listed = std::fs::read_to_string(format!("{SHIPPED}.sha256")).unwrap();
+    let hash = ModelFiles::read(&SHIPPED.into()).unwrap().hash();
+    assert_eq!(listed, format!("{hash}  chemtag-small.int8.safetensors\n"), "renew it with sha256sum");
+}
+
+#[cfg(feature = "embedded-model")]
+#[test]
+fn the_program_carries_what_ships() {
+    let [embedded, file] = [Tagger::load_default().unwrap(), Tagger::load(SHIPPED).unwrap()];
+    assert_eq!(embedded.model().hash(), file.model().hash());
+    assert!(embedded.model().backend().describe().starts_with("int8, cpu, "));
+    let batch = batch(&[40, 9], 24_000, 1);
+    let [embedded, file] = [embedded, file].map(|tagger| bits(&tagger.model().backend().emissions(&batch).unwrap()));
+    assert_eq!(embedded, file);
 }
 
 #[test]

@@ -5,15 +5,17 @@
 use std::sync::{Arc, Mutex};
 
 use candle_core::{DType, Tensor};
-use chemtag::{Device, Entity, LoadOptions, TagOptions, Tagger};
+use chemtag::{Device, Entity, LoadOptions, Precision, TagOptions, Tagger};
 
-const MODEL: &str = "models/chemtag-small";
+const MODEL: &str = "models/chemtag-small.int8.safetensors";
 
 /// Tests take the GPU's memory by turns: one of them fills it.
 static TURN: Mutex<()> = Mutex::new(());
 
 fn on(device: Device) -> Option<Tagger> {
-    let options = LoadOptions { device, ..LoadOptions::default() };
+    // Floats on both: what 8-bit integers change is another test's matter.
+    let precision = if device == Device::Cpu { Precision::F32 } else { Precision::Auto };
+    let options = LoadOptions { device, precision };
     match Tagger::load_with(MODEL, options) {
         Ok(tagger) => Some(tagger),
         Err(error) => {

@@ -1,5 +1,5 @@
 /**
- * The library, the committed model and src/*.ts -> dist/, which is what the npm package holds. Needs rustup's cargo and Node.
+ * The library, the default model and src/*.ts -> dist/, which is what the npm package holds. Needs rustup's cargo and Node.
  *
  *     npm ci && npm run build
  */
@@ -16,7 +16,6 @@ const root = dirname(www);
 const target = process.env.CARGO_TARGET_DIR ?? join(root, "target");
 const work = join(target, "www");
 const dist = join(www, "dist");
-const modelFolder = join(root, "models", "chemtag-small");
 const modelFile = "chemtag-small.int8.safetensors";
 
 /** What the page fetches of code, compressed, stays below. */
@@ -47,19 +46,13 @@ function buildModules() {
   }
 }
 
-/** The model folder in 8 bits, by the module itself: the same bytes as `chemtag-train export --int8`, without building that. */
-async function buildModel() {
-  // The module's errors; tsc has not made the package's yet.
-  writeFileSync(
-    join(work, "errors.js"),
-    "export class ChemtagError extends Error { constructor(code, message) { super(`${code}: ${message}`); } }\n",
-  );
-  const engine = await import(join(work, "wasm", "simd128", "chemtag.js"));
-  const module = await WebAssembly.compile(readFileSync(join(work, "wasm", "simd128", "chemtag_bg.wasm")));
-  await engine.default({ module_or_path: module });
-  const files = ["config.json", "tokenizer.json", "model.safetensors"].map((name) => readFileSync(join(modelFolder, name)));
-  const model = engine.toInt8(...files);
+/** The default model, whose hash the package is to know. */
+function copyModel() {
+  const model = readFileSync(join(root, "models", modelFile));
   const sha256 = createHash("sha256").update(model).digest("hex");
+  if (!readFileSync(join(root, "models", `${modelFile}.sha256`), "utf8").startsWith(sha256)) {
+    throw new Error(`models/${modelFile} has the SHA-256 ${sha256}, but the file beside it says another one: get both again`);
+  }
   mkdirSync(join(dist, "model"), { recursive: true });
   writeFileSync(join(dist, "model", modelFile), model);
   writeFileSync(
@@ -91,9 +84,8 @@ function writeVersion(site) {
 
 rmSync(dist, { recursive: true, force: true });
 mkdirSync(work, { recursive: true });
-writeFileSync(join(work, "package.json"), '{ "type": "module" }\n');
 buildModules();
-await buildModel();
+copyModel();
 for (const folder of [join(www, "src", "wasm"), join(dist, "wasm")]) {
   rmSync(folder, { recursive: true, force: true });
   cpSync(join(work, "wasm"), folder, { recursive: true });

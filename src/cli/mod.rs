@@ -1,6 +1,7 @@
 //! The command line's arguments -> the library's calls, its answers on standard output, messages on standard error, an exit code.
 //! One file for each command; what they write is defined in docs/formats.md.
 
+mod bench;
 mod document;
 mod info;
 mod progress;
@@ -35,6 +36,8 @@ enum Command {
     Tag(tag::Arguments),
     /// Describe the model and the engine that runs it.
     Info(info::Arguments),
+    /// Measure how fast this machine tags with the model: single sequences, sentences, and whole text.
+    Bench(bench::Arguments),
 }
 
 /// Which model, and what runs it.
@@ -95,6 +98,7 @@ pub fn run() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Tag(arguments) => tag::run(&arguments),
         Command::Info(arguments) => info::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
     };
     match result {
         Ok(code) => code,

@@ -9,6 +9,7 @@ use super::kernel::Kernel;
 use super::network::{self, Network};
 use crate::backend::{Backend, Emissions};
 use crate::batch::Batch;
+use crate::contents::Contents;
 use crate::error::{Error, Result};
 use crate::model::config::ModelConfig;
 use crate::model::crf::Crf;
@@ -27,10 +28,10 @@ impl IntegerBackend {
     ///
     /// # Errors
     /// If the file is damaged or does not fit `config`.
-    pub fn load(bytes: &[u8], file: &str, config: &ModelConfig, kernel: Kernel) -> Result<(Self, Crf)> {
-        let checkpoint = Checkpoint::read(bytes, file)?;
+    pub fn load(contents: &Contents, file: &str, config: &ModelConfig, kernel: Kernel) -> Result<(Self, Crf)> {
+        let checkpoint = Checkpoint::read(contents, file)?;
         let crf = network::crf(&checkpoint)?;
-        Ok((Self { engine: Engine::new(Network::load(&checkpoint, config)?, kernel) }, crf))
+        Ok((Self { engine: Engine::new(Network::load(&checkpoint, contents, config)?, kernel) }, crf))
     }
 
     /// A batch's places in the tables, checked: the batch's fields are anybody's to fill.

@@ -2,6 +2,8 @@
 //! A matrix in 8 bits is two tensors: `NAME` (I8 `[outputs, inputs]`) and `NAME_scale` (F32 `[outputs]`), one scale for each output channel.
 //! Names are Hugging Face's; a `distilbert.` or `bert.` prefix may be there or not.
 
+use std::borrow::Cow;
+
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
@@ -13,9 +15,9 @@ use crate::model::names::{PREFIXES, WORD_EMBEDDINGS};
 pub const SCALE: &str = "_scale";
 
 /// Rows of 8-bit weights, one scale for each.
-pub struct Rows {
+pub struct Rows<'d> {
     /// `[rows, columns]`.
-    pub values: Vec<i8>,
+    pub values: Cow<'d, [i8]>,
     /// `[rows]`.
     pub scales: Vec<f32>,
 }
@@ -93,25 +95,25 @@ impl<'d> Checkpoint<'d> {
     ///
     /// # Errors
     /// As [`Checkpoint::floats`], and if a weight is -128, which the format leaves out.
-    pub fn rows(&self, name: &str, shape: &[usize]) -> Result<Rows> {
+    pub fn rows(&self, name: &str, shape: &[usize]) -> Result<Rows<'d>> {
         let tensor = self.tensor(name, shape)?;
         if tensor.dtype() == Dtype::I8 {
-            let values: Vec<i8> = tensor.data().iter().map(|byte| byte.cast_signed()).collect();
+            let values: &[i8] = bytemuck::cast_slice(tensor.data());
             if values.contains(&i8::MIN) {
                 return Err(self.fail(format!("tensor {name} holds -128, but its weights lie between -127 and 127")));
             }
             let scales = self.floats(&format!("{name}{SCALE}"), &shape[..1])?;
-            return Ok(Rows { values, scales });
+            return Ok(Rows { values: values.into(), scales });
         }
         let floats = self.floats(name, shape)?;
         let columns = shape.last().copied().unwrap_or(1).max(1);
-        let mut rows = Rows { values: Vec::with_capacity(floats.len()), scales: Vec::new() };
+        let (mut values, mut scales) = (Vec::with_capacity(floats.len()), Vec::new());
         for row in floats.chunks(columns) {
-            let (values, scale) = quantise_weights(row);
-            rows.values.extend(values);
-            rows.scales.push(scale);
+            let (quantised, scale) = quantise_weights(row);
+            values.extend(quantised);
+            scales.push(scale);
         }
-        Ok(rows)
+        Ok(Rows { values: values.into(), scales })
     }
 
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView<'d>> {

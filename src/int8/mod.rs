@@ -13,6 +13,8 @@ mod kernel;
 mod matrix;
 mod network;
 mod product;
+#[cfg(test)]
+pub(crate) mod reference;
 mod rows;
 mod vector;
 
@@ -22,3 +24,7 @@ pub use backend::IntegerBackend;
 pub(crate) use checkpoint::Checkpoint;
 pub use kernel::{Kernel, VARIABLE};
 pub use matrix::quantise_weights;
+#[cfg(feature = "candle")]
+pub(crate) use matrix::{LARGEST_ACTIVATION, LARGEST_WEIGHT};
+#[cfg(feature = "candle")]
+pub(crate) use rows::LEAST_RANGE;

@@ -7,10 +7,12 @@ use super::checkpoint::{Checkpoint, Rows};
 use super::matrix::{Channel, MOST_INPUTS, Matrix};
 use super::rows::{Embeddings, Linear, Norm, to_lines};
 use super::vector::{LANES, lines};
+use crate::contents::Contents;
 use crate::error::Result;
 use crate::model::config::{Architecture, EncoderConfig, ModelConfig};
 use crate::model::crf::{Crf, TAGS};
 use crate::model::names::{self, LayerNames};
+use crate::side_by_side::all;
 
 /// One transformer layer.
 pub struct Layer {
@@ -41,11 +43,11 @@ pub struct Network {
 }
 
 impl Network {
-    /// Packs a checkpoint's weights.
+    /// Packs a checkpoint's weights, layers side by side. `contents` are the bytes that it was read from.
     ///
     /// # Errors
     /// If a tensor is missing or does not fit `config`, or the sizes exceed what 32 bits hold.
-    pub fn load(checkpoint: &Checkpoint, config: &ModelConfig) -> Result<Self> {
+    pub fn load(checkpoint: &Checkpoint, contents: &Contents, config: &ModelConfig) -> Result<Self> {
         let encoder = &config.encoder;
         let (hidden, head_width) = (encoder.hidden, encoder.hidden / encoder.heads);
         for (what, size, most) in [
@@ -64,9 +66,11 @@ impl Network {
             Ok(Linear::new(&weights, &checkpoint.floats(&format!("{name}.bias"), &[outputs])?))
         };
         Ok(Self {
-            embeddings: embeddings(checkpoint, encoder)?,
+            embeddings: embeddings(checkpoint, contents, encoder)?,
             embedding_norm: norm(checkpoint, "embeddings.LayerNorm", encoder)?,
-            layers: (0..encoder.layers).map(|index| layer(checkpoint, index, encoder)).collect::<Result<_>>()?,
+            layers: all(encoder.layers, |index| layer(checkpoint, index, encoder))
+                .into_iter()
+                .collect::<Result<_>>()?,
             span_head: head(names::SPAN_HEAD, TAGS)?,
             class_head: (classes > 0).then(|| head(names::CLASS_HEAD, classes)).transpose()?,
             hidden_lines: lines(hidden),
@@ -99,7 +103,7 @@ pub fn crf(checkpoint: &Checkpoint) -> Result<Crf> {
     })
 }
 
-fn embeddings(checkpoint: &Checkpoint, config: &EncoderConfig) -> Result<Embeddings> {
+fn embeddings(checkpoint: &Checkpoint, contents: &Contents, config: &EncoderConfig) -> Result<Embeddings> {
     let name = |table: &str| checkpoint.of_encoder(&format!("embeddings.{table}_embeddings.weight"));
     let hidden = config.hidden;
     let words = checkpoint.rows(&name("word"), &[config.vocab_size, hidden])?;
@@ -113,14 +117,16 @@ fn embeddings(checkpoint: &Checkpoint, config: &EncoderConfig) -> Result<Embeddi
             }
         }
     }
-    let mut in_lines = Vec::with_capacity(config.vocab_size * lines(hidden));
-    for row in words.values.chunks(hidden) {
-        let (whole, rest) = row.as_chunks::<LANES>();
-        in_lines.extend_from_slice(whole);
-        if !rest.is_empty() {
-            in_lines.push(std::array::from_fn(|lane| rest.get(lane).copied().unwrap_or(0)));
+    let values: &[u8] = bytemuck::cast_slice(&words.values);
+    let in_lines = if hidden.is_multiple_of(LANES) {
+        contents.part(values)
+    } else {
+        let mut in_lines = vec![0; config.vocab_size * lines(hidden) * LANES];
+        for (row, filled) in values.chunks(hidden).zip(in_lines.chunks_mut(lines(hidden) * LANES)) {
+            filled[..hidden].copy_from_slice(row);
         }
-    }
+        in_lines.into()
+    };
     Ok(Embeddings {
         words: in_lines,
         scales: words.scales,
@@ -134,14 +140,14 @@ fn norm(checkpoint: &Checkpoint, name: &str, config: &EncoderConfig) -> Result<N
 }
 
 /// A linear layer as it stands in the checkpoint.
-struct Unpacked {
-    rows: Rows,
+struct Unpacked<'d> {
+    rows: Rows<'d>,
     biases: Vec<f32>,
     inputs: usize,
 }
 
-impl Unpacked {
-    fn read(checkpoint: &Checkpoint, name: &str, outputs: usize, inputs: usize) -> Result<Self> {
+impl<'d> Unpacked<'d> {
+    fn read(checkpoint: &Checkpoint<'d>, name: &str, outputs: usize, inputs: usize) -> Result<Self> {
         let name = checkpoint.of_encoder(name);
         let rows = checkpoint.rows(&format!("{name}.weight"), &[outputs, inputs])?;
         Ok(Self { rows, biases: checkpoint.floats(&format!("{name}.bias"), &[outputs])?, inputs })
@@ -160,7 +166,7 @@ impl Unpacked {
         for (from, to) in self.rows.values.chunks(width).zip(values.chunks_mut(filled)) {
             to[..from.len()].copy_from_slice(from);
         }
-        Self { rows: Rows { values, scales: self.rows.scales }, inputs, ..self }
+        Self { rows: Rows { values: values.into(), scales: self.rows.scales }, inputs, ..self }
     }
 
     fn pack(&self) -> Matrix {

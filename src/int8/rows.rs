@@ -6,9 +6,10 @@ use super::elementary::round_to_low_bits;
 use super::matrix::LARGEST_ACTIVATION;
 use super::product::ActivationRowsMut;
 use super::vector::{FloatLine, LANES, Line, Operation, Vector, lines};
+use crate::contents::Contents;
 
 /// Ranges below this count as zero: the inverse of their scale could be infinite.
-const LEAST_RANGE: f32 = 1e-30;
+pub const LEAST_RANGE: f32 = 1e-30;
 
 /// A LayerNorm's weights.
 #[derive(Debug, Clone)]
@@ -175,8 +176,8 @@ impl Operation for Normalise<'_> {
 /// Embeddings of word pieces in 8 bits, with a scale for each piece.
 #[derive(Debug, Clone)]
 pub struct Embeddings {
-    /// `[pieces, lines]`.
-    pub words: Vec<[i8; LANES]>,
+    /// `[pieces, lines]`: the weights' own file where it stays in memory.
+    pub words: Contents,
     /// `[pieces]`.
     pub scales: Vec<f32>,
     /// `[positions, lines]`, the embedding of the one token type included.
@@ -201,11 +202,12 @@ impl Operation for Embed<'_> {
     #[inline(always)]
     fn run<V: Vector>(self, v: V) {
         let lines = self.rows.len() / self.ids.len().max(1);
+        let all_words = bytemuck::cast_slice::<u8, i8>(&self.tables.words).as_chunks::<LANES>().0;
         let rows = self.rows.chunks_exact_mut(lines.max(1));
         for ((row, &id), &position) in rows.zip(self.ids).zip(self.positions) {
             let (id, position) = (id as usize, position as usize);
             let scale = v.splat(self.tables.scales[id]);
-            let words = &self.tables.words[id * lines..][..lines];
+            let words = &all_words[id * lines..][..lines];
             let positions = &self.tables.positions[position * lines..][..lines];
             for ((line, word), position) in row.iter_mut().zip(words).zip(positions) {
                 let word = v.mul(v.to_float(v.widen(word)), scale);

@@ -7,6 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use super::attention::AttentionPlan;
 use super::config::{Architecture, EncoderConfig};
 use super::dropout::Dropout;
+use super::fake_quantisation::{self, QuantisedRows};
 use super::gradient;
 use super::names::LayerNames;
 use super::weights::Weights;
@@ -31,6 +32,16 @@ impl Pass<'_> {
     }
 }
 
+/// What the products of an encoder in training are computed with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// Floats.
+    Floats,
+    /// Fake quantisation ([`super::fake_quantisation`]): word embeddings, weights, and rows before each product with weights are rounded as the integer engine
+    /// rounds them. Attention's own products, which the engine computes in 12 to 15 bits and a sign, stay in floats.
+    FakeQuantised,
+}
+
 /// An encoder's weights on one device, and how they are multiplied.
 pub enum Encoder {
     /// candle's operations on a tensor for each weight: any device, any float, the reference.
@@ -51,6 +62,15 @@ impl Encoder {
             return Ok(Encoder::Fused(fused));
         }
         Ok(Encoder::Tensors(TensorEncoder::load(weights, config)?))
+    }
+
+    /// Takes the encoder's tensors, which are f32, out of a checkpoint, to compute as the integer engine does: candle's operations on any device.
+    ///
+    /// # Errors
+    /// As [`Encoder::load`].
+    pub fn fake_quantised(weights: &Weights, config: &EncoderConfig) -> Result<Self> {
+        let arithmetic = Arithmetic::FakeQuantised;
+        Ok(Encoder::Tensors(TensorEncoder { arithmetic, ..TensorEncoder::load(weights, config)? }))
     }
 
     /// On one f32 tensor that holds all weights, laid out as [`super::layout::EncoderLayout`] says. If that is a variable, the hidden states of a training pass
@@ -109,6 +129,7 @@ impl Encoder {
 /// A tensor for each of the encoder's weights.
 pub struct TensorEncoder {
     config: EncoderConfig,
+    arithmetic: Arithmetic,
     word_embeddings: Tensor,
     position_embeddings: Tensor,
     /// Row 0 of BERT's token-type embedding: chemtag reads one segment.
@@ -162,6 +183,28 @@ impl Linear {
     }
 }
 
+/// Rows that go into one product or several.
+enum Rows<'x> {
+    Floats(&'x Tensor),
+    Quantised(QuantisedRows),
+}
+
+impl<'x> Rows<'x> {
+    fn new(x: &'x Tensor, arithmetic: Arithmetic) -> candle_core::Result<Self> {
+        Ok(match arithmetic {
+            Arithmetic::Floats => Rows::Floats(x),
+            Arithmetic::FakeQuantised => Rows::Quantised(QuantisedRows::new(x)?),
+        })
+    }
+
+    fn through(&self, layer: &Linear) -> candle_core::Result<Tensor> {
+        match self {
+            Rows::Floats(x) => layer.forward(x),
+            Rows::Quantised(rows) => rows.product(&layer.weight)?.broadcast_add(&layer.bias),
+        }
+    }
+}
+
 struct LayerNorm {
     weight: Tensor,
     bias: Tensor,
@@ -205,19 +248,25 @@ impl Layer {
         })
     }
 
-    fn forward(&self, x: &Tensor, plan: &AttentionPlan, heads: usize, pass: &mut Pass) -> candle_core::Result<Tensor> {
+    fn forward(
+        &self,
+        x: &Tensor,
+        encoder: &TensorEncoder,
+        plan: &AttentionPlan,
+        pass: &mut Pass,
+    ) -> candle_core::Result<Tensor> {
         let training = matches!(pass, Pass::Training(_));
-        let context =
-            plan.attend(&self.query.forward(x)?, &self.key.forward(x)?, &self.value.forward(x)?, heads, |scores| {
-                match training {
-                    false => candle_nn::ops::softmax_last_dim(scores),
-                    true => gradient::softmax(scores),
-                }
-            })?;
-        let attended = pass.dropout(self.attention_output.forward(&context)?)?;
+        let rows = |x| Rows::new(x, encoder.arithmetic);
+        let inputs = rows(x)?;
+        let [queries, keys, values] = [&self.query, &self.key, &self.value].map(|layer| inputs.through(layer));
+        let context = plan.attend(&queries?, &keys?, &values?, encoder.config.heads, |scores| match training {
+            false => candle_nn::ops::softmax_last_dim(scores),
+            true => gradient::softmax(scores),
+        })?;
+        let attended = pass.dropout(rows(&context)?.through(&self.attention_output)?)?;
         let x = self.attention_norm.forward(&(x + attended)?, pass)?;
-        let wide = self.ffn_in.forward(&x)?.gelu_erf()?;
-        let narrow = pass.dropout(self.ffn_out.forward(&wide)?)?;
+        let wide = rows(&x)?.through(&self.ffn_in)?.gelu_erf()?;
+        let narrow = pass.dropout(rows(&wide)?.through(&self.ffn_out)?)?;
         self.ffn_norm.forward(&(x + narrow)?, pass)
     }
 }
@@ -242,6 +291,7 @@ impl TensorEncoder {
             embedding_norm: LayerNorm::load(weights, "embeddings.LayerNorm", config)?,
             layers: (0..config.layers).map(|i| Layer::load(weights, i, config)).collect::<Result<_>>()?,
             config: config.clone(),
+            arithmetic: Arithmetic::Floats,
         })
     }
 
@@ -254,14 +304,18 @@ impl TensorEncoder {
         let plan = AttentionPlan::new(&batch.cu_seqlens, self.word_embeddings.dtype(), device)?;
         let ids = Tensor::new(batch.piece_ids.as_slice(), device)?;
         let positions = Tensor::new(batch.positions.as_slice(), device)?;
-        let mut x =
-            (self.word_embeddings.index_select(&ids, 0)? + self.position_embeddings.index_select(&positions, 0)?)?;
+        let words = self.word_embeddings.index_select(&ids, 0)?;
+        let words = match self.arithmetic {
+            Arithmetic::Floats => words,
+            Arithmetic::FakeQuantised => fake_quantisation::embeddings(&words)?,
+        };
+        let mut x = (words + self.position_embeddings.index_select(&positions, 0)?)?;
         if let Some(token_type) = &self.token_type {
             x = x.broadcast_add(token_type)?;
         }
         let mut x = pass.dropout(self.embedding_norm.forward(&x, pass)?)?;
         for layer in &self.layers {
-            x = layer.forward(&x, &plan, self.config.heads, pass)?;
+            x = layer.forward(&x, self, &plan, pass)?;
         }
         Ok(x)
     }

@@ -3,7 +3,9 @@
 //! constants too. LayerNorm after Ba et al. 2016; its gradient is the usual one, in five products.
 
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp3, D, Layout, Result, Shape, Storage, Tensor, bail};
+use candle_core::{
+    CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, D, Layout, Result, Shape, Storage, Tensor, bail,
+};
 
 pub(crate) type Backward1 = Box<dyn Fn(&Tensor) -> Result<Tensor> + Send + Sync>;
 
@@ -16,6 +18,19 @@ struct Known {
 /// `result`, a contiguous tensor computed from `argument` without a graph, as a differentiable function of it.
 pub(crate) fn known(argument: &Tensor, result: Tensor, backward: Backward1) -> Result<Tensor> {
     argument.apply_op1(Known { result, backward })
+}
+
+pub(crate) type Backward2 = Box<dyn Fn(&Tensor) -> Result<(Tensor, Tensor)> + Send + Sync>;
+
+/// The same for two arguments.
+struct Known2 {
+    result: Tensor,
+    backward: Backward2,
+}
+
+/// As [`known`], as a differentiable function of two arguments.
+pub(crate) fn known2(first: &Tensor, second: &Tensor, result: Tensor, backward: Backward2) -> Result<Tensor> {
+    first.apply_op2(second, Known2 { result, backward })
 }
 
 fn copy_cpu(result: &Tensor) -> Result<(CpuStorage, Shape)> {
@@ -49,6 +64,25 @@ impl CustomOp1 for Known {
 
     fn bwd(&self, _: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
         Ok(Some((self.backward)(gradient)?))
+    }
+}
+
+impl CustomOp2 for Known2 {
+    fn name(&self) -> &'static str {
+        "known-result-of-two"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        copy_cpu(&self.result)
+    }
+
+    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
+        copy_cuda(&self.result)
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (first, second) = (self.backward)(gradient)?;
+        Ok((Some(first), Some(second)))
     }
 }
 

@@ -10,6 +10,8 @@ pub mod dropout;
 #[cfg(feature = "candle")]
 pub mod encoder;
 #[cfg(feature = "candle")]
+pub mod fake_quantisation;
+#[cfg(feature = "candle")]
 pub mod gather;
 #[cfg(feature = "candle")]
 pub mod gradient;

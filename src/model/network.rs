@@ -57,6 +57,14 @@ impl Network {
         Self::on(Encoder::on_flat(encoder, &config.encoder)?, weights, config)
     }
 
+    /// The network with an encoder that computes as the integer engine does ([`Encoder::fake_quantised`]); `weights` are f32.
+    ///
+    /// # Errors
+    /// As [`Network::load`].
+    pub fn fake_quantised(weights: &Weights, config: &ModelConfig) -> Result<Self> {
+        Self::on(Encoder::fake_quantised(weights, &config.encoder)?, weights, config)
+    }
+
     /// The encoder below the heads.
     pub fn encoder(&self) -> &Encoder {
         &self.encoder

@@ -32,8 +32,8 @@ use crate::tokenizer::WordPieces;
 /// As [`Registry::get`].
 ///
 /// ```no_run
-/// let tagger = chemtag::get("models/chemtag-small")?; // loads the model
-/// let another = chemtag::get("models/chemtag-small")?; // shares it
+/// let tagger = chemtag::get("models/chemtag-small.int8.safetensors")?; // loads the model
+/// let another = chemtag::get("models/chemtag-small.int8.safetensors")?; // shares it
 /// # Ok::<(), chemtag::Error>(())
 /// ```
 pub fn get(source: impl Into<ModelSource>) -> Result<Tagger> {
@@ -43,7 +43,7 @@ pub fn get(source: impl Into<ModelSource>) -> Result<Tagger> {
 /// Starts to load a model in the background, on the best device there is; [`Registry::preload`] of the global registry.
 ///
 /// ```no_run
-/// let model = chemtag::preload("models/chemtag-small"); // returns at once
+/// let model = chemtag::preload("models/chemtag-small.int8.safetensors"); // returns at once
 /// // ... what the program does before it needs the tagger ...
 /// let tagger = model.wait()?; // waits only for what is left of the load
 /// # Ok::<(), chemtag::Error>(())

@@ -8,7 +8,7 @@ use wasm_bindgen_futures::{JsFuture, future_to_promise};
 use web_sys::{Blob, Cache, CacheStorage, Headers, Request, Response, ResponseInit};
 
 use super::error::Failure;
-use crate::source::hexadecimal;
+use crate::contents::hexadecimal;
 
 /// Name of the cache; its number rises with the way in which models are kept in it.
 const CACHE: &str = "chemtag-models-1";

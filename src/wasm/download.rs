@@ -9,7 +9,7 @@ use web_sys::{Headers, ReadableStreamDefaultReader, RequestInit, Response};
 
 use super::error::{Code, Failure};
 use super::options::LoadSettings;
-use crate::source::hexadecimal;
+use crate::contents::hexadecimal;
 
 /// Milliseconds before the second attempt; each further one waits twice as long.
 const FIRST_WAIT: i32 = 250;

@@ -8,7 +8,6 @@ mod error;
 mod options;
 mod run;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use js_sys::{Array, JsString, Promise, Uint8Array};
@@ -21,9 +20,9 @@ use self::download::Download;
 use self::error::Failure;
 use self::options::{LoadSettings, TagSettings};
 pub use self::run::Run;
-use crate::int8::{configuration_and_tokenizer, to_file};
-use crate::source::hexadecimal_sha256;
-use crate::{LoadOptions, Model, ModelFiles, Precision, TagOptions, Tagger as CoreTagger};
+use crate::int8::to_file;
+use crate::tokenizer::WordPieces;
+use crate::{Contents, LoadOptions, Model, ModelFiles, Precision, TagOptions, Tagger as CoreTagger};
 
 /// Pieces that are read at once: two groups of the integer engine. A larger number would not be faster, but let a caller wait longer for a
 /// cancellation to be seen.
@@ -147,8 +146,8 @@ impl Tagger {
         let view = view_of(source).await?;
         let by_browser = cache::sha256(&view).await;
         settings.check_abort()?;
-        let bytes = view.to_vec();
-        let sha256 = by_browser.unwrap_or_else(|| hexadecimal_sha256(&bytes));
+        let bytes = Contents::from(view.to_vec());
+        let sha256 = by_browser.unwrap_or_else(|| bytes.sha256());
         settings.check_hash("the model's bytes", &sha256)?;
         settings.report(bytes.len() as f64, Some(bytes.len() as f64));
         let cached = cache::settled(false, "the model was given as bytes");
@@ -167,7 +166,7 @@ impl Tagger {
                 settings.report(bytes.length().into(), Some(bytes.length().into()));
                 let file = settings.keep_file.then_some(blob);
                 let cached = cache::settled(true, "");
-                return Self::build(url, bytes.to_vec(), hash.clone(), "cache", cached, file);
+                return Self::build(url, bytes.to_vec().into(), hash.clone(), "cache", cached, file);
             }
         }
         let wants_file = settings.keep_file || (settings.cache && settings.sha256.is_some());
@@ -183,23 +182,25 @@ impl Tagger {
             (None, _) => cache::settled(false, "no sha256 was given to know the file by"),
             _ => cache::settled(false, "the option cache is false"),
         };
-        Self::build(url, bytes, sha256, "network", cached, file.filter(|_| settings.keep_file))
+        Self::build(url, bytes.into(), sha256, "network", cached, file.filter(|_| settings.keep_file))
     }
 
     fn build(
         name: &str,
-        bytes: Vec<u8>,
+        bytes: Contents,
         sha256: String,
         source: &'static str,
         cached: Promise,
         file: Option<Blob>,
     ) -> Result<Self, Failure> {
         let length = bytes.len();
-        let [config, tokenizer] = configuration_and_tokenizer(&bytes, name)?.map(Cow::Owned);
-        let names = [format!("{name} (config)"), format!("{name} (tokenizer)"), name.to_string()];
-        let files = ModelFiles { names, config, tokenizer, weights: Cow::Owned(bytes) };
+        let files = ModelFiles::from_file(bytes, name.into(), &mut |_, _| Ok(()))?;
         let options = LoadOptions { precision: Precision::Int8, ..LoadOptions::default() };
-        let tagger = CoreTagger::from_model(Arc::new(Model::load(&files, options)?));
+        // The hash is known: computing it once more would take a third of the load.
+        let model = Model::load_with_tokenizer(&files, sha256.clone(), options, |vocab_size| {
+            Ok(Arc::new(WordPieces::from_json(&files.tokenizer, &files.names[1], vocab_size)?))
+        })?;
+        let tagger = CoreTagger::from_model(Arc::new(model));
         let tagger = tagger.with_options(TagOptions { token_budget: TOKEN_BUDGET, ..TagOptions::default() })?;
         Ok(Self { tagger, sha256, bytes: length, source, cached, file })
     }
@@ -229,8 +230,9 @@ pub async fn clear_cache() -> Result<bool, JsValue> {
 #[wasm_bindgen(js_name = toInt8)]
 pub fn to_int8(config: Vec<u8>, tokenizer: Vec<u8>, weights: Vec<u8>) -> Result<Vec<u8>, JsValue> {
     let names = ["config.json", "tokenizer.json", "model.safetensors"].map(String::from);
-    let [config, tokenizer, weights] = [config, tokenizer, weights].map(Cow::Owned);
-    Ok(to_file(&ModelFiles { names, config, tokenizer, weights }).map_err(Failure::from)?)
+    let [config, tokenizer, weights] = [config, tokenizer, weights].map(Contents::from);
+    let files = ModelFiles { names, config, tokenizer, weights, self_contained: false };
+    Ok(to_file(&files).map_err(Failure::from)?)
 }
 
 /// The bytes of an `ArrayBuffer`, a view of one, or a `Blob`.

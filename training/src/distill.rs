@@ -63,6 +63,10 @@ pub struct Settings {
     /// Passes over the gold data at the end, if there are any.
     #[arg(long, default_value_t = 2)]
     pub gold_epochs: usize,
+    /// Last passes over the gold data that compute in the integer engine's 8-bit format, as in fine-tuning.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[serde(skip_serializing_if = "finetune::is_zero")]
+    pub quantise_epochs: usize,
     /// Most pieces of a step on gold data.
     #[arg(long, default_value_t = 12_000)]
     pub gold_batch_pieces: usize,
@@ -219,6 +223,7 @@ fn publish(out: &Path, stages: &[&str]) -> Result<()> {
 
 fn check(run: &Run, student: &Student) -> Result<()> {
     let settings = &run.settings;
+    let gold_epochs = if run.gold.is_some() { settings.gold_epochs } else { 0 };
     let teachers = run.targets.ensemble.classes()?;
     let classes = &student.config.tagger.classes;
     let reason = if teachers != classes {
@@ -233,6 +238,11 @@ fn check(run: &Run, student: &Student) -> Result<()> {
         "pieces shall be masked, but the tokenizer has no piece [MASK]".into()
     } else if (settings.pieces == 0 && run.gold.is_none()) || settings.batch_pieces == 0 {
         "there is nothing to learn for the heads: neither pieces nor gold, or no pieces in a batch".into()
+    } else if settings.quantise_epochs > gold_epochs {
+        format!(
+            "the last {} passes over gold data shall be quantised, but there are {gold_epochs}",
+            settings.quantise_epochs
+        )
     } else {
         return Ok(());
     };
@@ -305,6 +315,7 @@ fn learn_gold(run: &mut Run, gold: Gold, student: &Student, parameters: &Paramet
     let own = &run.settings;
     let settings = finetune::Settings {
         epochs: own.gold_epochs,
+        quantise_epochs: own.quantise_epochs,
         batch_pieces: own.gold_batch_pieces,
         accumulate: own.accumulate,
         learning_rate: own.gold_learning_rate,

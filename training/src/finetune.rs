@@ -10,6 +10,7 @@ use candle_core::Device;
 use chemtag::batch::{Batch, packs};
 use chemtag::model::crf::{Crf, spans};
 use chemtag::model::dropout::Dropout;
+use chemtag::model::encoder::Arithmetic;
 use chemtag::{Backend, CandleBackend};
 use serde::Serialize;
 
@@ -71,6 +72,10 @@ pub struct Settings {
     /// Share of the steps during which layers thaw one after another, from the top down to the embeddings; 0 to train all from the start.
     #[arg(long, default_value_t = 0.)]
     pub unfreeze_share: f64,
+    /// Last epochs that compute in the integer engine's 8-bit format (fake quantisation), so that the model does as well in it; among them alone the best is chosen then.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[serde(skip_serializing_if = "is_zero")]
+    pub quantise_epochs: usize,
     /// Corpora (names of their folders) that mark only a part of what they mention: words that they do not mark may be anything. Not all corpora can be such.
     #[arg(long, value_name = "NAME", num_args = 1..)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -91,6 +96,18 @@ impl Default for Settings {
     /// What an empty command line gives.
     fn default() -> Self {
         crate::defaults()
+    }
+}
+
+/// Settings that came later are written where they are used: older runs go on.
+pub(crate) fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
+impl Settings {
+    /// What an epoch, counted from 0, computes with.
+    fn arithmetic(&self, epoch: usize) -> Arithmetic {
+        if epoch + self.quantise_epochs < self.epochs { Arithmetic::Floats } else { Arithmetic::FakeQuantised }
     }
 }
 
@@ -134,6 +151,12 @@ pub fn finetune(mut run: Run, parameters: &Parameters) -> Result<()> {
     if settings.checkpoint_steps == 0 {
         return Err(Error::Setting("checkpoint_steps is 0, but must be at least 1".into()));
     }
+    if settings.quantise_epochs > settings.epochs {
+        return Err(Error::Setting(format!(
+            "the last {} epochs shall be quantised, but there are {}",
+            settings.quantise_epochs, settings.epochs
+        )));
+    }
     let partial = partial_corpora(run.train, &settings)?;
     if settings.corpus_heads
         && CorpusHeads::of(parameters).is_none_or(|heads| heads.corpora() != run.train.corpora.len())
@@ -163,6 +186,7 @@ pub fn finetune(mut run: Run, parameters: &Parameters) -> Result<()> {
     let mut optimizer = Optimizer::of(adamw, parameters, scale)?;
     let mut unfreezing = Unfreezing::new(parameters, steps, settings.unfreeze_share)?;
     let network = parameters.network()?;
+    let quantised = parameters.network_in(Arithmetic::FakeQuantised)?;
     let mut dropout = Dropout::new(settings.dropout);
 
     let opening = Opening {
@@ -186,6 +210,10 @@ pub fn finetune(mut run: Run, parameters: &Parameters) -> Result<()> {
             first = last;
             continue;
         }
+        let network = match settings.arithmetic(epoch) {
+            Arithmetic::Floats => &network,
+            Arithmetic::FakeQuantised => &quantised,
+        };
         let batches = epoch_batches(&lengths, settings.batch_pieces, settings.seed, epoch);
         for batch in &batches[progress.step - first..] {
             if run.stop_before == Some(progress.step) {
@@ -205,7 +233,7 @@ pub fn finetune(mut run: Run, parameters: &Parameters) -> Result<()> {
                     mask_pieces(&mut labelled.batch, mask, share, seed, progress.step as u64, before);
                 }
                 let (losses, gradients) =
-                    loss_and_gradients(parameters, &network, &labelled, &mut dropout, settings.class_weight)
+                    loss_and_gradients(parameters, network, &labelled, &mut dropout, settings.class_weight)
                         .map_err(Error::explain_memory)?;
                 let words = labelled.tags.len();
                 mean.add(|variable| gradients.get(variable).cloned(), words).map_err(Error::explain_memory)?;
@@ -272,20 +300,24 @@ fn finish_epoch(
     let [span_loss, class_loss, words] = std::mem::take(&mut progress.epoch_sums).map(|sum| sum.0);
     let Some(folder) = folder else { return Ok(()) };
     let averaged = run.settings.average_decay > 0.;
-    let mut scores = vec![("devel_f1", devel_scores(run, parameters)?)];
+    let arithmetic = run.settings.arithmetic(epoch);
+    let mut scores = vec![("devel_f1", devel_scores(run, parameters, arithmetic)?)];
     if averaged {
         optimizer.show_average()?;
-        scores.push(("devel_f1_average", devel_scores(run, parameters)?));
+        scores.push(("devel_f1_average", devel_scores(run, parameters, arithmetic)?));
     }
     let mean = scores
         .last()
         .and_then(|(_, readings)| readings.first())
         .map(|(_, by_corpus)| by_corpus.values().map(Counts::f1).sum::<f64>() / by_corpus.len().max(1) as f64);
-    let better = match (mean, progress.best) {
-        (Some(f1), Some((best, _))) => f1 > best.0,
-        (Some(_), None) => true,
-        (None, _) => epoch + 1 == run.settings.epochs,
-    };
+    // The floats' scores do not tell which model is the best in 8 bits, if that is what the run ends in.
+    let eligible = arithmetic == run.settings.arithmetic(run.settings.epochs - 1);
+    let better = eligible
+        && match (mean, progress.best) {
+            (Some(f1), Some((best, _))) => f1 > best.0,
+            (Some(_), None) => true,
+            (None, _) => epoch + 1 == run.settings.epochs,
+        };
     if better {
         parameters.save_model(&run.out, run.tokenizer)?;
         progress.best = mean.map(|f1| (Exact(f1), epoch));
@@ -301,6 +333,9 @@ fn finish_epoch(
         "kept": better,
         "seconds": started.elapsed().as_secs_f64(),
     });
+    if arithmetic == Arithmetic::FakeQuantised {
+        line["quantised"] = true.into();
+    }
     for (name, readings) in scores {
         let f1 = |by_corpus: &CorpusScores| -> serde_json::Map<_, _> {
             by_corpus.iter().map(|(corpus, counts)| (corpus.clone(), counts.f1().into())).collect()
@@ -313,17 +348,18 @@ fn finish_epoch(
 }
 
 /// Word-level scores of each devel reading.
-fn devel_scores(run: &Run, parameters: &Parameters) -> Result<Vec<(String, CorpusScores)>> {
-    run.devel.iter().map(|(name, dataset)| Ok((name.clone(), evaluate_words(parameters, dataset)?))).collect()
+fn devel_scores(run: &Run, parameters: &Parameters, arithmetic: Arithmetic) -> Result<Vec<(String, CorpusScores)>> {
+    let scores = |dataset| evaluate_words(parameters, dataset, arithmetic);
+    run.devel.iter().map(|(name, dataset)| Ok((name.clone(), scores(dataset)?))).collect()
 }
 
 /// Strict F1 by words of each corpus, on the network as it is now.
 ///
 /// # Errors
 /// If the device fails.
-pub fn evaluate_words(parameters: &Parameters, dataset: &Dataset) -> Result<CorpusScores> {
+pub fn evaluate_words(parameters: &Parameters, dataset: &Dataset, arithmetic: Arithmetic) -> Result<CorpusScores> {
     const PIECES: usize = 32_768;
-    let backend = CandleBackend::from_network(parameters.network()?);
+    let backend = CandleBackend::from_network(parameters.network_in(arithmetic)?);
     let crf = parameters.crf()?;
     let mut order: Vec<&Example> = dataset.examples.iter().collect();
     order.sort_by_key(|example| example.piece_ids.len());

@@ -7,7 +7,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor, Var};
 use chemtag::model::config::{Architecture, ModelConfig};
 use chemtag::model::crf::{Crf, TAGS};
-use chemtag::model::encoder::Encoder;
+use chemtag::model::encoder::{Arithmetic, Encoder};
 use chemtag::model::layout::EncoderLayout;
 use chemtag::model::weights::Weights;
 use chemtag::model::{Network, load_crf, names};
@@ -127,12 +127,24 @@ impl Parameters {
         self.layout.as_ref()
     }
 
-    /// The tagger's network on these variables: what trains them changes it.
+    /// The tagger's network on these variables, in floats: what trains them changes it.
     ///
     /// # Errors
     /// If the parameters are another task's.
     pub fn network(&self) -> Result<Network> {
+        self.network_in(Arithmetic::Floats)
+    }
+
+    /// The tagger's network on these variables: what trains them changes it. With fake quantisation it reads parts of the variable [`ENCODER`], where there is
+    /// one, through candle's operations.
+    ///
+    /// # Errors
+    /// As [`Parameters::network`].
+    pub fn network_in(&self, arithmetic: Arithmetic) -> Result<Network> {
         let weights = self.weights()?;
+        if arithmetic == Arithmetic::FakeQuantised {
+            return Ok(Network::fake_quantised(&weights, &self.config)?);
+        }
         Ok(match self.variables.get(ENCODER) {
             Some(encoder) => Network::on_flat_encoder(encoder.as_tensor(), &weights, &self.config)?,
             None => Network::load(&weights, &self.config)?,

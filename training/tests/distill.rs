@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use candle_core::Device;
 use chemtag::model::config::{Architecture, ModelConfig};
 use chemtag::model::dropout::Dropout;
+use chemtag::model::encoder::Arithmetic;
 use chemtag::tokenizer::WordPieces;
 use chemtag_training::accumulation::Part;
 use chemtag_training::aligned_text::{AlignedText, CutText};
@@ -188,7 +189,7 @@ fn f1(folder: &Path, vocabulary: Vocabulary, dataset: &Dataset) -> f64 {
     assert_eq!(config.encoder.vocab_size, vocabulary.size());
     let weights = read(folder, MODEL);
     let parameters = Parameters::from_checkpoint(&weights, MODEL, config, Task::Tagging, 0, &Device::Cpu).unwrap();
-    let scores = evaluate_words(&parameters, dataset).unwrap();
+    let scores = evaluate_words(&parameters, dataset, Arithmetic::Floats).unwrap();
     scores.values().map(|counts| counts.f1()).sum::<f64>() / scores.len() as f64
 }
 
@@ -326,8 +327,11 @@ fn hidden_states_come_close_to_the_teachers_and_gold_is_learnt_at_last() {
         mask_pieces: 0.,
         gold_batch_pieces: 150,
         gold_learning_rate: 2e-3,
+        quantise_epochs: 1,
         ..settings()
     };
+    let error = distillation.run(folder.path(), settings.clone(), &distillation.fresh(1)).unwrap_err().to_string();
+    assert!(error.contains("the last 1 passes over gold data shall be quantised, but there are 0"), "{error}");
     let gold = words::recut(&support::examples(60, 41), vocabulary);
     let extras = Extras { gold: Some(&gold), ..Extras::default() };
     distillation.run_with(folder.path(), settings, &distillation.fresh(1), extras).unwrap();
@@ -336,6 +340,8 @@ fn hidden_states_come_close_to_the_teachers_and_gold_is_learnt_at_last() {
     let losses = series(folder.path(), "gold/metrics.jsonl", "span_loss");
     assert_eq!(losses.len(), 2);
     assert!(losses[1] < 0.5, "{losses:?}");
+    let lines = timeless(folder.path(), "gold/metrics.jsonl");
+    assert!(lines[0].get("quantised").is_none() && lines[1]["quantised"] == true, "{lines:?}");
     for name in [MODEL, "config.json", "tokenizer.json", "recipe.toml"] {
         assert!(read(folder.path(), name) == read(&folder.path().join("gold"), name));
     }

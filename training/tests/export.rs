@@ -2,7 +2,6 @@
 
 mod support;
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
@@ -25,9 +24,10 @@ fn model(seed: u64, layers: usize) -> ModelFiles {
     tensors.insert("cls.predictions.bias".into(), Tensor::zeros(44, DType::F32, &Device::Cpu).unwrap());
     ModelFiles {
         names: ["config.json", "tokenizer.json", "model.safetensors"].map(|name| format!("{seed}/{name}")),
-        config: Cow::Owned(config.to_json().to_string().into_bytes()),
-        tokenizer: Cow::Owned(Vocabulary::Pairs.json()),
-        weights: Cow::Owned(serialize(&tensors).unwrap()),
+        config: config.to_json().to_string().into_bytes().into(),
+        tokenizer: Vocabulary::Pairs.json().into(),
+        weights: serialize(&tensors).unwrap().into(),
+        self_contained: false,
     }
 }
 
@@ -79,14 +79,14 @@ fn what_cannot_be_one_model_is_named() {
     assert!(error(&[]).contains("no model"));
     let sizes = error(&[model(1, 1), model(2, 2)]);
     assert!(sizes.contains("1/config.json and 2/config.json differ in the encoder's sizes"), "{sizes}");
-    let letters = ModelFiles { tokenizer: Cow::Owned(Vocabulary::Letters.json()), ..model(2, 1) };
+    let letters = ModelFiles { tokenizer: Vocabulary::Letters.json().into(), ..model(2, 1) };
     assert!(error(&[model(1, 1), letters]).contains("2/tokenizer.json differ in the tokenizer"));
     let with = |change: &dyn Fn(&mut BTreeMap<String, Tensor>)| {
         let model = model(4, 1);
         let tensors = candle_core::safetensors::load_buffer(&model.weights, &Device::Cpu).unwrap();
         let mut tensors: BTreeMap<String, Tensor> = tensors.into_iter().collect();
         change(&mut tensors);
-        ModelFiles { weights: Cow::Owned(serialize(&tensors).unwrap()), ..model }
+        ModelFiles { weights: serialize(&tensors).unwrap().into(), self_contained: false, ..model }
     };
     let missing = error(&[with(&|tensors| _ = tensors.remove("classifier.weight"))]);
     assert!(missing.contains("4/model.safetensors") && missing.contains("classifier.weight"), "{missing}");

@@ -10,6 +10,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use chemtag::model::config::ModelConfig;
 use chemtag::model::crf::Crf;
 use chemtag::model::dropout::Dropout;
+use chemtag::model::encoder::Arithmetic;
 use chemtag_training::accumulation::{GradientMean, Gradients};
 use chemtag_training::error::Result;
 use chemtag_training::fused_masked_lm::{FusedMaskedLm, Prepared};
@@ -195,6 +196,25 @@ fn fine_tuning_gradients_equal_candles() -> Result<()> {
     let (loss, found) = loss_and_gradients(fused, &fused.network()?, &batch, &mut Dropout::new(0.), 0.3)?;
     assert!((loss.spans / expected_loss.spans - 1.).abs() < 5e-3, "{loss:?} {expected_loss:?}");
     compare(cpu, |v| expected.get(v).cloned(), fused, |v| found.get(v).cloned());
+    Ok(())
+}
+
+/// On a GPU candle's operations read the flat variable of the fused ones; a value at the edge between two integers may fall to either.
+#[test]
+fn fake_quantised_gradients_equal_those_on_the_cpu() -> Result<()> {
+    let Some(gpu) = gpu() else { return Ok(()) };
+    for architecture in ["distilbert", "bert"] {
+        let both = parameters(architecture, Task::Tagging, &[&Device::Cpu, &gpu])?;
+        let [cpu, flat] = both.as_slice() else { unreachable!() };
+        let batch = LabelledBatch::pack(&support::examples(40, 4).examples, &[]);
+        let of = |parameters: &Parameters| {
+            let network = parameters.network_in(Arithmetic::FakeQuantised)?;
+            loss_and_gradients(parameters, &network, &batch, &mut Dropout::new(0.), 0.3)
+        };
+        let ((expected_loss, expected), (loss, found)) = (of(cpu)?, of(flat)?);
+        assert!((loss.spans / expected_loss.spans - 1.).abs() < 5e-3, "{loss:?} {expected_loss:?}");
+        compare(cpu, |v| expected.get(v).cloned(), flat, |v| found.get(v).cloned());
+    }
     Ok(())
 }
 

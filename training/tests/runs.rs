@@ -187,6 +187,7 @@ fn settings_that_make_no_sense_are_refused() {
         (Settings { epochs: 0, ..settings() }, "nothing to train"),
         (Settings { batch_pieces: 0, ..settings() }, "nothing to train"),
         (Settings { checkpoint_steps: 0, ..settings() }, "checkpoint_steps is 0"),
+        (Settings { quantise_epochs: 4, ..settings() }, "the last 4 epochs shall be quantised, but there are 3"),
     ] {
         let folder = folder();
         let error = material.run(folder.path(), changed, None).unwrap_err().to_string();

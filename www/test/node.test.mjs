@@ -167,6 +167,12 @@ test("what is loaded is told", async () => {
   assert.equal((await (await tagger.ready).cached).stored, false);
 });
 
+test("a model folder becomes the same file as natively", async () => {
+  const engine = await instantiate();
+  const files = ["config.json", "tokenizer.json", "model.safetensors"].map((name) => readFileSync(`${root}models/chemtag-small/${name}`));
+  assert.ok(readFileSync(modelFile).equals(engine.toInt8(...files)));
+});
+
 test("a download that breaks off goes on where it broke off; a damaged one is refused, and can be tried again", async (t) => {
   const file = readFileSync(modelFile);
   const asked = [];
