@@ -211,7 +211,8 @@ fn normalised(document: &Document, mentions: &[Mention]) -> Vec<Edit> {
             Some(inside) => (start + 1, inside),
             None => (start, outer),
         };
-        let edge = |c| Formula::parse(outer).is_none() && ",;:.!?()[]\"'".contains(c);
+        let is_formula = Formula::parse(outer).is_some();
+        let edge = |c| !is_formula && ",;:.!?()[]\"'".contains(c);
         let word = outer.trim_start_matches(edge);
         let start = start + outer.len() - word.len();
         let word = word.trim_end_matches(edge);
@@ -228,7 +229,6 @@ fn normalised(document: &Document, mentions: &[Mention]) -> Vec<Edit> {
 }
 
 fn normalised_word(word: &str) -> Option<String> {
-    let mut letters = word.chars();
     if let Some(formula) = Formula::parse(word) {
         // Capitals alone are more often an abbreviation.
         let written = word.contains(|c: char| c.is_ascii_lowercase() || c.is_numeric());
@@ -237,6 +237,7 @@ fn normalised_word(word: &str) -> Option<String> {
     if word.parse::<f64>().is_ok() && word.starts_with(|c: char| c.is_ascii_digit()) {
         return Some("<nUm>".into());
     }
+    let mut letters = word.chars();
     let first = letters.next().filter(|first| first.is_uppercase())?;
     (word.len() > 1 && letters.clone().all(char::is_lowercase)).then(|| first.to_lowercase().chain(letters).collect())
 }
