@@ -113,24 +113,30 @@ gold() {
   echo "$train"
 }
 
-# pupil NAME [--devel FILE...]: teachers and the student that they teach, in runs/NAME. Wants a GPU.
+# pupil NAME [--devel FILE...]: teachers, which learn side by side, and the student that they teach, in runs/NAME. Wants a GPU.
 pupil() {
-  local name=$1 teachers=() recipe teacher
+  local name=$1 teachers=() processes=() recipe teacher process
   shift
   for recipe in "$recipes"/finetune-teacher-*.toml; do
     recipe=$(basename "$recipe" .toml)
     teacher=runs/$name/${recipe#finetune-}
-    stage finetune "$recipe" --out "$teacher" --train "$(gold "$recipe")" "$@"
+    stage finetune "$recipe" --out "$teacher" --train "$(gold "$recipe")" "$@" &
+    processes+=($!)
     teachers+=("$teacher")
   done
+  for process in "${processes[@]}"; do wait "$process"; done
   stage label label --out "runs/$name/labels" --teacher "${teachers[@]}"
   stage distill distill --out "runs/$name/distilled" --teacher "${teachers[@]}" --labels "runs/$name/labels"
   stage finetune finetune-gold --out "runs/$name/student" --encoder "runs/$name/distilled" --train "$(gold finetune-gold)" "$@"
 }
 
-pupil twin --devel "$(out_of prepare-documents)" "$(out_of prepare-sentences)"
-report calibrate calibrate runs/evaluation/calibration.txt
+# Side by side, since one run alone leaves a GPU waiting for the CPU. What still runs when the script ends early is ended, too.
+trap 'jobs -p | xargs -r kill 2>/dev/null || true' EXIT
+pupil twin --devel "$(out_of prepare-documents)" "$(out_of prepare-sentences)" &
+twin=$!
 pupil final
+wait "$twin"
+report calibrate calibrate runs/evaluation/calibration.txt
 
 temperature=${TEMPERATURE:-$(sed -n 's/^temperature \([0-9.]*\);.*/\1/p' runs/evaluation/calibration.txt)}
 [[ -n $temperature ]] || fail "runs/evaluation/calibration.txt tells no temperature: remove it and start again"
