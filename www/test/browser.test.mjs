@@ -294,3 +294,32 @@ test("the demo marks as one types, exports, takes files, works offline and is ac
   assert.match(await page.locator("#model").textContent(), /chemtag-small/);
   assert.deepEqual(problems, []);
 });
+
+test("a megabyte is pasted and what is found in a long text is listed without a task of more than 50 ms on the page's thread", async () => {
+  await context.grantPermissions(["clipboard-read", "clipboard-write"], { origin });
+  const page = await context.newPage();
+  await page.goto(`${origin}/`);
+  await page.locator("#rows tr").first().waitFor();
+  const paste = async (text) => {
+    await page.evaluate((text) => navigator.clipboard.writeText(text), text);
+    await page.locator("#text").focus();
+    await page.keyboard.press("ControlOrMeta+V");
+    await page.locator("#batch:not([hidden])").waitFor();
+  };
+  const megabyte = `${sentences.join(" ")}\n\n`.repeat(500).slice(0, 1_000_000);
+  await browser.startTracing(page, { categories: ["toplevel", "devtools.timeline", "disabled-by-default-devtools.timeline"] });
+  // Of the megabyte a part, for all of it would take minutes; then as much as the table is made for, to its end.
+  await paste(megabyte);
+  await page.waitForFunction(() => document.getElementById("batch-progress").value > 0.02, undefined, { timeout: 120_000 });
+  await page.locator("#cancel").click();
+  await page.locator("#batch").waitFor({ state: "hidden" });
+  await paste(megabyte.slice(0, 60_000));
+  await page.locator("#batch").waitFor({ state: "hidden", timeout: 120_000 });
+  const { traceEvents } = JSON.parse((await browser.stopTracing()).toString());
+  assert.ok(Number(await page.locator("#count").textContent()) > 600);
+  const main = new Set(traceEvents.filter(({ name, args }) => name === "thread_name" && args.name === "CrRendererMain").map(({ pid, tid }) => `${pid} ${tid}`));
+  // The thread's own time: that of other programs on the machine is not the page's fault.
+  const tasks = traceEvents.filter(({ name, pid, tid, tdur }) => name.endsWith("RunTask") && main.has(`${pid} ${tid}`) && tdur !== undefined);
+  assert.ok(tasks.length > 100, `${tasks.length} tasks were traced`);
+  assert.ok(Math.max(...tasks.map(({ tdur }) => tdur)) <= 50_000, String(tasks.map(({ tdur }) => tdur).sort((a, b) => b - a).slice(0, 5)));
+});
