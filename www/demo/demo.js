@@ -1,6 +1,7 @@
 /** The page: text and files in, marked mentions, a table and exports out. All work on text happens in chemtag's workers. */
 
 import { ChemtagError, createTagger } from "./chemtag/index.js";
+import { bioc, csv, jsonLines } from "./export.js";
 
 /** Longer texts are not shown and marked as one types, but tagged as files are. */
 const LONGEST_SHOWN = 50_000;
@@ -138,11 +139,13 @@ function chip(kind, label) {
 }
 
 function showFound() {
-  const groups = grouped();
   const total = documents.reduce((sum, { entities }) => sum + entities.length, 0);
   at("count").textContent = documents.length > 1 ? `${total} in ${documents.length} documents` : String(total);
-  at("none").hidden = total > 0;
-  for (const id of ["json", "csv"]) at(id).disabled = total === 0;
+  for (const id of Object.keys(EXPORTS)) at(id).disabled = total === 0;
+  const wanted = at("search").value.trim().toLowerCase();
+  const groups = grouped().filter((group) => group.text.toLowerCase().includes(wanted));
+  at("none").hidden = groups.length > 0;
+  at("none").textContent = total > 0 ? "No mention holds these letters." : "No chemicals yet.";
   rows.replaceChildren(
     ...groups.slice(0, MOST_ROWS).map((group) => {
       const row = document.createElement("tr");
@@ -227,18 +230,12 @@ function save(name, type, content) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
-/** The record that the command line writes, for each document. */
-function records() {
-  return documents.map(({ id, entities }) => ({ id, offsets: "utf16", entities }));
-}
-
-function csv() {
-  const cell = (value) => (/[",\r\n]/.test(String(value)) ? `"${String(value).replaceAll('"', '""')}"` : String(value));
-  const lines = documents.flatMap(({ id, entities }) =>
-    entities.map((entity) => [id, entity.start, entity.end, entity.class ?? "", entity.score.toFixed(4), entity.text].map(cell).join(",")),
-  );
-  return ["id,start,end,class,score,text", ...lines, ""].join("\r\n");
-}
+/** Formats that what was found can be saved in. */
+const EXPORTS = {
+  jsonl: ["chemicals.jsonl", "application/x-ndjson", jsonLines],
+  csv: ["chemicals.csv", "text/csv", csv],
+  bioc: ["chemicals.bioc.json", "application/json", bioc],
+};
 
 text.addEventListener("input", () => {
   batch?.abort();
@@ -271,8 +268,8 @@ at("clear").addEventListener("click", () => {
   text.focus();
 });
 at("cancel").addEventListener("click", () => batch?.abort());
-at("json").addEventListener("click", () => save("chemicals.json", "application/json", `${JSON.stringify(records(), null, 2)}\n`));
-at("csv").addEventListener("click", () => save("chemicals.csv", "text/csv", csv()));
+for (const [id, [name, type, format]] of Object.entries(EXPORTS)) at(id).addEventListener("click", () => save(name, type, format(documents)));
+at("search").addEventListener("input", showFound);
 for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
   editor.addEventListener(kind, (event) => {
     if (!event.dataTransfer?.types.includes("Files")) return;

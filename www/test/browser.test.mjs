@@ -270,9 +270,21 @@ test("the demo marks as one types, exports, takes files, works offline and is ac
   await text.pressSequentially("MgSO4.");
   await page.locator("mark", { hasText: "MgSO4" }).waitFor();
   assert.deepEqual(await page.locator("mark").allTextContents(), ["Toluene", "MgSO4"]);
-  const [download] = await Promise.all([page.waitForEvent("download"), page.locator("#json").click()]);
-  const [record] = JSON.parse(readFileSync(await download.path(), "utf8"));
+  const saved = async (id) => {
+    const [download] = await Promise.all([page.waitForEvent("download"), page.locator(`#${id}`).click()]);
+    return readFileSync(await download.path(), "utf8");
+  };
+  const record = JSON.parse(await saved("jsonl"));
   assert.deepEqual([record.offsets, record.entities[0].start, record.entities[0].text], ["utf16", 3, "Toluene"]);
+  assert.match(await saved("csv"), /^id,start,end,text,class,score\ntext,3,10,Toluene,\w+,[\d.]+\ntext,/);
+  const [{ passages }] = JSON.parse(await saved("bioc")).documents;
+  const cut = ({ locations: [{ offset, length }] }) => [...passages[0].text].slice(offset, offset + length).join("");
+  assert.deepEqual(passages[0].annotations.map(cut), ["Toluene", "MgSO4"]);
+  assert.equal(passages[0].annotations[0].locations[0].offset, 2);
+
+  await page.locator("#search").fill("mgso");
+  assert.deepEqual(await page.locator("#rows button").allTextContents(), ["MgSO4"]);
+  await page.locator("#search").fill("");
 
   const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
   for (const colorScheme of ["light", "dark"]) {
