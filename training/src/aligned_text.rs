@@ -123,6 +123,8 @@ pub struct AlignedText {
     words: Vec<u64>,
     /// Sentences without the same words in all texts, ascending.
     unaligned: Vec<usize>,
+    /// Documents that a pass reads, some of them several times.
+    read: Vec<usize>,
 }
 
 impl AlignedText {
@@ -176,7 +178,24 @@ impl AlignedText {
             Some(*end)
         });
         let words = std::iter::once(0).chain(ends).collect();
-        Ok(Self { documents, words, unaligned, texts })
+        let read = (0..counts.len()).collect();
+        Ok(Self { documents, words, unaligned, read, texts })
+    }
+
+    /// Lets each pass read these documents once more.
+    ///
+    /// # Errors
+    /// If there are not so many.
+    pub fn read_again(&mut self, documents: Range<usize>) -> Result<()> {
+        if documents.end > self.documents() {
+            return Err(Error::Setting(format!(
+                "documents up to {} cannot be read again: the text has {}",
+                documents.end,
+                self.documents()
+            )));
+        }
+        self.read.extend(documents);
+        Ok(())
     }
 
     /// Which text a tokenizer cut, by its fingerprint.
@@ -234,11 +253,9 @@ impl AlignedText {
             random
         };
         let mut draws = random(0);
-        let lone: Vec<bool> = (0..self.documents()).map(|_| draws.random::<f64>() < reading.sentence_share).collect();
-        let mut sequences: Vec<TextSequence> = (0..self.documents())
-            .into_par_iter()
-            .flat_map_iter(|document| self.sequences(document, lone[document]))
-            .collect();
+        let lone: Vec<bool> = self.read.iter().map(|_| draws.random::<f64>() < reading.sentence_share).collect();
+        let mut sequences: Vec<TextSequence> =
+            self.read.par_iter().zip(lone).flat_map_iter(|(&document, lone)| self.sequences(document, lone)).collect();
         sequences.shuffle(&mut random(1));
         sequences
     }

@@ -133,3 +133,19 @@ fn a_step_holds_two_sequences_at_least() {
     let error = aligned.for_each_step(&reading, 0, |_| true).unwrap_err().to_string();
     assert!(error.contains("less than two sequences of 40"), "{error}");
 }
+
+#[test]
+fn each_pass_reads_a_document_as_often_as_it_is_named_but_it_stands_once() {
+    let text = write(&[vec![vec![2, 3]], vec![vec![1, 1, 1]], vec![vec![4]]]);
+    let mut aligned = AlignedText::new(vec![cut(&text, false, 40)]).unwrap();
+    let before = aligned.fingerprint();
+    aligned.read_again(1..2).unwrap();
+    aligned.read_again(0..2).unwrap();
+    assert_eq!((aligned.documents(), aligned.fingerprint()), (3, before));
+    let first_word = |document: usize| aligned.words(document..document + 1).start;
+    let pass = aligned.pass(&TextReading { sentence_share: 0.5, batch_pieces: 200, seed: 1 }, 0);
+    let times = |document: usize| pass.iter().filter(|sequence| sequence.words.start == first_word(document)).count();
+    assert_eq!([times(0), times(1), times(2)], [2, 3, 1]);
+    let error = aligned.read_again(2..4).unwrap_err().to_string();
+    assert!(error.contains("4") && error.contains("3"), "{error}");
+}

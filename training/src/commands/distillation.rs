@@ -1,5 +1,6 @@
 //! What `distill` and `label` share: the student's folder, its teachers, and the text as all their tokenizers have cut it.
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 use chemtag::Device;
@@ -24,7 +25,7 @@ pub struct School {
     /// Folders of trained models; several form an ensemble.
     #[arg(long, value_name = "DIR", required = true, num_args = 1..)]
     teacher: Vec<PathBuf>,
-    /// Texts made by `prepare-text`. For teachers with other tokenizers name the same text as prepared with theirs, too.
+    /// Texts made by `prepare-text`; one that is named twice is read twice in each pass. For teachers with other tokenizers name the same text as prepared with theirs, too.
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     text: Vec<PathBuf>,
 }
@@ -72,7 +73,17 @@ impl School {
             }
         }
         let mut sets: Vec<TextSet> = kinds.iter().map(|_| TextSet::default()).collect();
+        // Of each tokenizer, the documents of each file, and of those that are named again.
+        let mut places: Vec<Vec<(&PathBuf, Range<usize>)>> = vec![Vec::new(); kinds.len()];
+        let mut again: Vec<Vec<Range<usize>>> = vec![Vec::new(); kinds.len()];
         for path in &self.text {
+            let known = |(kind, places): (usize, &Vec<(&PathBuf, Range<usize>)>)| {
+                places.iter().find(|(known, _)| *known == path).map(|(_, documents)| (kind, documents.clone()))
+            };
+            if let Some((kind, documents)) = places.iter().enumerate().find_map(known) {
+                again[kind].push(documents);
+                continue;
+            }
             let set = TextSet::load(path)?;
             // Files that do not say their tokenizer are taken for the student's; pieces that it does not have betray others.
             let kind = match set.tokenizer() {
@@ -83,6 +94,8 @@ impl School {
                 path: path.clone(),
                 reason: "was prepared with a tokenizer that neither the student nor a teacher has".into(),
             })?;
+            let first = sets[kind].documents();
+            places[kind].push((path, first..first + set.documents()));
             sets[kind].append(&set.with_tokenizer(kinds[kind].0));
         }
         if sets[0].documents() == 0 {
@@ -90,7 +103,13 @@ impl School {
         }
         let texts = sets.into_iter().zip(kinds).filter(|(set, _)| set.documents() > 0);
         let texts = texts.map(|(set, (_, pieces, room))| CutText::new(set, pieces, room)).collect::<Result<_>>()?;
-        let text = AlignedText::new(texts)?;
+        let mut text = AlignedText::new(texts)?;
+        if places.iter().zip(&again).any(|(places, again_there)| !places.is_empty() && *again_there != again[0]) {
+            return Err(Error::Setting(
+                "a text is named more often for one tokenizer than for another: name it equally often, in the same order".into(),
+            ));
+        }
+        again.swap_remove(0).into_iter().try_for_each(|documents| text.read_again(documents))?;
         if text.left_out() > 0 {
             eprintln!("{} sentences are left out, as the tokenizers see other words in them", text.left_out());
         }
