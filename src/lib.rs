@@ -17,6 +17,8 @@ mod activity;
 mod backend;
 pub mod batch;
 mod contents;
+#[cfg(feature = "corpus")]
+pub mod corpus;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod decode;
@@ -26,6 +28,8 @@ mod entity;
 mod error;
 pub mod format;
 pub mod formula;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod int8;
 pub mod model;
 mod pipeline;
@@ -33,6 +37,7 @@ mod portion;
 mod reader;
 pub mod reading;
 mod registry;
+mod replacement;
 pub mod sequence;
 mod side_by_side;
 mod source;
