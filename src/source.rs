@@ -166,7 +166,8 @@ fn fetched(address: &str, on_portion: OnPortion) -> Result<ModelSource> {
 
 #[cfg(not(feature = "hub"))]
 fn fetched(address: &str, _: OnPortion) -> Result<ModelSource> {
-    let reason = "this build fetches no models: build with `--features hub`, or fetch it yourself and name the file or folder";
+    let reason =
+        "this build fetches no models: build with `--features hub`, or fetch it yourself and name the file or folder";
     Err(Error::Download { url: address.into(), reason: reason.into() })
 }
 

@@ -90,7 +90,20 @@ fn stderr(output: &Output) -> String {
 
 /// A text of so many bytes in which the model finds names; another one for each number.
 fn text(number: usize, bytes: usize) -> String {
-    let words = ["benzene", "the", "LiCl", "α-pinene", "in", "acetic acid", "of", "ethanol.", "β-carotene", "and", "🧪", "酢酸"];
+    let words = [
+        "benzene",
+        "the",
+        "LiCl",
+        "α-pinene",
+        "in",
+        "acetic acid",
+        "of",
+        "ethanol.",
+        "β-carotene",
+        "and",
+        "🧪",
+        "酢酸",
+    ];
     let mut text = format!("Document {number}");
     let mut state = number as u64 + 1;
     while text.len() < bytes {
@@ -125,8 +138,12 @@ fn write_corpus(bench: &Bench) {
     bench.file("corpus/2/broken.txt", b"\x1f\x8bno gzip");
 }
 
-const FORMATS: [&[&str]; 4] =
-    [&["--to", "jsonl", "--stats"], &["--to", "csv", "--gzip", "--groups"], &["--to", "brat"], &["--to", "bioc-xml", "--stats"]];
+const FORMATS: [&[&str]; 4] = [
+    &["--to", "jsonl", "--stats"],
+    &["--to", "csv", "--gzip", "--groups"],
+    &["--to", "brat"],
+    &["--to", "bioc-xml", "--stats"],
+];
 
 /// Starts a run and kills it (SIGKILL) as soon as so many files are done.
 fn kill_after(bench: &Bench, arguments: &[&str], out: &str, files: usize) {
@@ -219,7 +236,10 @@ fn what_is_finished_is_kept_while_nothing_has_changed() {
     let arguments = ["run", "corpus", "-o", "out", "--stats"];
     bench.succeed(&arguments);
     let first = bench.tree("out");
-    assert_eq!(first.keys().collect::<Vec<_>>(), ["a.txt.jsonl", "b.txt.jsonl", "c.txt.jsonl", "names.tsv", "report.html", "summary.json"]);
+    assert_eq!(
+        first.keys().collect::<Vec<_>>(),
+        ["a.txt.jsonl", "b.txt.jsonl", "c.txt.jsonl", "names.tsv", "report.html", "summary.json"]
+    );
     let again = bench.succeed(&arguments);
     assert!(again.contains("tagged 0 documents now, 3 files had been finished before"), "{again}");
     assert_eq!(bench.tree("out"), first);
@@ -290,7 +310,8 @@ fn peak(bytes: usize) -> usize {
         lines.push('\n');
     }
     bench.file("corpus/a.jsonl", lines);
-    let mut child = bench.command(&["run", "corpus", "-o", "out", "--workers", "2"]).stderr(Stdio::null()).spawn().unwrap();
+    let mut child =
+        bench.command(&["run", "corpus", "-o", "out", "--workers", "2"]).stderr(Stdio::null()).spawn().unwrap();
     let mut peak = 0;
     while child.try_wait().unwrap().is_none() {
         let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();

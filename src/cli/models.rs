@@ -74,7 +74,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             for model in hub.list()? {
                 for file in model.verify()? {
                     whole = false;
-                    report(&format!("{}: {file} is missing or not what was fetched: chemtag models rm {0}, then fetch it again", model.address));
+                    report(&format!(
+                        "{}: {file} is missing or not what was fetched: chemtag models rm {0}, then fetch it again",
+                        model.address
+                    ));
                 }
             }
             return Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE });
@@ -90,4 +93,3 @@ fn write_model(out: &mut impl Write, model: &KeptModel) -> io::Result<()> {
     }
     Ok(())
 }
-

@@ -118,8 +118,7 @@ impl Taggers {
             0 => tagger.options().threads.unwrap_or_else(rayon::current_num_threads),
             count => count,
         };
-        let with_threads =
-            |threads| tagger.with_options(TagOptions { threads, ..tagger.options().clone() });
+        let with_threads = |threads| tagger.with_options(TagOptions { threads, ..tagger.options().clone() });
         // From one without threads of its own: two workers must not share the pool of the tagger that was given.
         let shared = with_threads(None)?;
         let alone = || shared.with_options(TagOptions { threads: Some(1), ..shared.options().clone() });
@@ -284,7 +283,9 @@ impl<F: Fn(&str) -> PathBuf> Outputs<'_, F> {
             if let Err(error) = output.writer.write(document, entities, notes) {
                 let cannot = cannot_write(&(self.output_of)(&file.name), &error);
                 match error.kind() {
-                    std::io::ErrorKind::InvalidInput | std::io::ErrorKind::AlreadyExists => output.failed = Some(cannot),
+                    std::io::ErrorKind::InvalidInput | std::io::ErrorKind::AlreadyExists => {
+                        output.failed = Some(cannot)
+                    }
                     _ => return Err(cannot),
                 }
                 break;
@@ -331,8 +332,7 @@ impl<F: Fn(&str) -> PathBuf> Outputs<'_, F> {
         let output = (self.output_of)(&file.name);
         writer.finish().map_err(|e| cannot_write(&output, &e))?;
         drop(writer);
-        let done =
-            Finished { file: file.name.clone(), stamp, written: 0, documents, mentions, malformed, statistics };
+        let done = Finished { file: file.name.clone(), stamp, written: 0, documents, mentions, malformed, statistics };
         self.journal.finish(&part, &output, done)
     }
 }

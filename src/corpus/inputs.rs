@@ -147,7 +147,16 @@ mod tests {
 
     #[test]
     fn folders_give_what_is_read_in_order() {
-        let corpus = folder(&["c/b.txt", "c/a/z.xml.gz", "c/.hidden/x.txt", "c/.x.txt", "c/note.doc", "c/out/r.jsonl", "c/d.txt", "c/d.ann"]);
+        let corpus = folder(&[
+            "c/b.txt",
+            "c/a/z.xml.gz",
+            "c/.hidden/x.txt",
+            "c/.x.txt",
+            "c/note.doc",
+            "c/out/r.jsonl",
+            "c/d.txt",
+            "c/d.ann",
+        ]);
         let root = corpus.path().join("c");
         let found = CorpusFiles::find(std::slice::from_ref(&root), None, &root.join("out")).unwrap();
         assert_eq!((names(&found), found.passed_over), (vec!["a/z.xml.gz", "b.txt", "d.ann"], 1));

@@ -89,7 +89,8 @@ impl Journal {
         fs::write(&settings_path, format!("{settings:#}\n")).map_err(|e| cannot_write(&settings_path, &e))?;
         let lines = OpenOptions::new().read(true).append(true).create(true).open(&path);
         let lines = lines.map_err(|e| cannot_write(&path, &e))?;
-        let mut journal = Self { out: out.into(), lines, finished: HashSet::new(), places: HashMap::new(), _lock: lock };
+        let mut journal =
+            Self { out: out.into(), lines, finished: HashSet::new(), places: HashMap::new(), _lock: lock };
         journal.read(files, output_of).map_err(|e| Error::Read { path, source: e })?;
         Ok(journal)
     }
@@ -199,7 +200,8 @@ fn compare_settings(path: &Path, settings: &serde_json::Value, out: &Path) -> Re
     };
     let before: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
     let keys = settings.as_object().into_iter().flatten();
-    let other: Vec<&str> = keys.filter(|(key, value)| before.get(key) != Some(value)).map(|(key, _)| key.as_str()).collect();
+    let other: Vec<&str> =
+        keys.filter(|(key, value)| before.get(key) != Some(value)).map(|(key, _)| key.as_str()).collect();
     if other.is_empty() {
         return Ok(());
     }

@@ -198,14 +198,19 @@ pub fn run(
     // Refused before anything is made on disk.
     format::writer(options.to, std::io::sink(), options.write)?;
     let output_of = |file: &str| out.join(options.output_name(file));
-    if let Some(file) = files.iter().find(|file| [SUMMARY, NAMES, REPORT].contains(&&*options.output_name(&file.name))) {
-        return Err(Error::Option(format!("the output of {} would have the name of a file of the run's own: rename it", file.path.display())));
+    if let Some(file) = files.iter().find(|file| [SUMMARY, NAMES, REPORT].contains(&&*options.output_name(&file.name)))
+    {
+        return Err(Error::Option(format!(
+            "the output of {} would have the name of a file of the run's own: rename it",
+            file.path.display()
+        )));
     }
     let mut journal = Journal::open(out, &options.settings(tagger), files, output_of, options.restart)?;
     let (done, left): (Vec<&CorpusFile>, Vec<&CorpusFile>) = files.iter().partition(|file| journal.has(&file.name));
     observer(Event::Finished { files: done.len(), bytes: done.iter().map(|file| file.bytes).sum() });
     let failed = flow::tag_files(tagger, &left, &mut journal, options, output_of, observer)?;
-    let mut summary = Summary { failed, statistics: options.statistics.then(Statistics::default), ..Summary::default() };
+    let mut summary =
+        Summary { failed, statistics: options.statistics.then(Statistics::default), ..Summary::default() };
     for file in files {
         let Some(done) = journal.noted(&file.name)? else { continue };
         summary.files += 1;

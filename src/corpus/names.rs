@@ -65,7 +65,11 @@ impl Statistics {
     /// Counts one document; `notes` is empty or has one for each entity.
     pub fn count(&mut self, entities: &[Entity], notes: &[Note]) {
         let mut seen = HashSet::new();
-        increase(&mut self.documents_by_mentions, MENTION_PARTS, (usize::BITS - entities.len().leading_zeros()) as usize);
+        increase(
+            &mut self.documents_by_mentions,
+            MENTION_PARTS,
+            (usize::BITS - entities.len().leading_zeros()) as usize,
+        );
         for (index, entity) in entities.iter().enumerate() {
             let score = (f64::from(entity.score) * SCORE_PARTS as f64) as usize;
             increase(&mut self.mentions_by_score, SCORE_PARTS, score);
@@ -160,11 +164,9 @@ mod tests {
         all.count(&first, &[]);
         all.count(&[entity("β-carotene", Some("TRIVIAL"), 0.01), entity("acetic acid", None, 0.97)], &[]);
         all.count(&[], &[]);
-        let ranked: Vec<_> = all.ranked().iter().map(|(name, n)| (*name, n.spelling(), n.class(), n.mentions, n.documents)).collect();
-        assert_eq!(
-            ranked,
-            [("betacarotene", "β-carotene", "TRIVIAL", 3, 2), ("aceticacid", "acetic acid", "", 2, 2)]
-        );
+        let ranked: Vec<_> =
+            all.ranked().iter().map(|(name, n)| (*name, n.spelling(), n.class(), n.mentions, n.documents)).collect();
+        assert_eq!(ranked, [("betacarotene", "β-carotene", "TRIVIAL", 3, 2), ("aceticacid", "acetic acid", "", 2, 2)]);
         assert_eq!(all.documents_by_mentions[..4], [1, 0, 2, 0]);
         assert_eq!((all.mentions_by_score[0], all.mentions_by_score[10], all.mentions_by_score[19]), (1, 1, 3));
         assert_eq!((all.classes["TRIVIAL"], all.classes["FAMILY"], all.missed), (2, 1, 0));
@@ -173,8 +175,9 @@ mod tests {
     #[test]
     fn counts_of_parts_add_up_to_those_of_the_whole() {
         let words = ["THF", "DMF", "LiCl", "THFs"];
-        let documents: Vec<Vec<Entity>> =
-            (0..40).map(|i| (0..i % 5).map(|j| entity(words[(i * j) % 4], Some("C"), 0.025 * i as f32)).collect()).collect();
+        let documents: Vec<Vec<Entity>> = (0..40)
+            .map(|i| (0..i % 5).map(|j| entity(words[(i * j) % 4], Some("C"), 0.025 * i as f32)).collect())
+            .collect();
         let count = |documents: &[Vec<Entity>]| {
             let mut all = Statistics::default();
             documents.iter().for_each(|entities| all.count(entities, &[]));

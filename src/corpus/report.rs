@@ -75,7 +75,8 @@ pub(super) fn page(summary: &Summary, statistics: &Statistics) -> String {
     }
     let by_score = (0..SCORE_PARTS).map(|part| format!("{:.2}", part as f64 / SCORE_PARTS as f64));
     plot(&mut page, "Mentions by score", &labelled(by_score, &statistics.mentions_by_score));
-    let by_mentions = (0..MENTION_PARTS).map(|part| if part < 2 { part.to_string() } else { format!("{}+", 1u64 << (part - 1)) });
+    let by_mentions =
+        (0..MENTION_PARTS).map(|part| if part < 2 { part.to_string() } else { format!("{}+", 1u64 << (part - 1)) });
     plot(&mut page, "Documents by number of mentions", &labelled(by_mentions, &statistics.documents_by_mentions));
     let ranked = statistics.ranked();
     let most = ranked.first().map_or(1, |(_, count)| count.mentions);

@@ -33,7 +33,8 @@ pub(super) fn documents(input: Box<dyn Read + Send>, file: &str, options: &ReadO
     if head.starts_with(MAGIC) {
         input.read_exact(&mut [0; MAGIC_BYTES as usize]).map_err(|e| failed(e.into()))?;
     }
-    let messages = Messages { input, most_bytes: options.most_bytes as u64, head: io::Cursor::default(), body: 0, ended: false };
+    let messages =
+        Messages { input, most_bytes: options.most_bytes as u64, head: io::Cursor::default(), body: 0, ended: false };
     let stream = StreamReader::try_new(messages, None).map_err(failed)?;
     let columns = wanted(&stream.schema(), file, options)?;
     let batches = stream.map(move |batch| batch?.project(&columns));
@@ -57,7 +58,8 @@ impl<R: Read> Messages<R> {
         if bytes <= self.most_bytes {
             return Ok(bytes);
         }
-        let message = format!("a message holds {bytes} bytes, but {} are the most that is read at once", self.most_bytes);
+        let message =
+            format!("a message holds {bytes} bytes, but {} are the most that is read at once", self.most_bytes);
         Err(io::Error::new(io::ErrorKind::InvalidData, message))
     }
 

@@ -6,8 +6,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::document::{Document, Source};
-use super::{Documents, ReadOptions, Writer, lines_of};
 use super::record::{OffsetUnit, Place, four_decimals};
+use super::{Documents, ReadOptions, Writer, lines_of};
 use crate::entity::Entity;
 use crate::error::Result;
 use crate::reading::Note;
@@ -43,7 +43,9 @@ fn read_annotations(path: &Path, mut document: Document, most_bytes: usize) -> R
         }
         bytes += line.len();
         if bytes > most_bytes {
-            return Err(lines.malformed(format!("the annotations are longer than {most_bytes} bytes, the most that is read")));
+            return Err(
+                lines.malformed(format!("the annotations are longer than {most_bytes} bytes, the most that is read"))
+            );
         }
         let mut fields = line.split('\t');
         let (id, what) = (fields.next().unwrap_or_default(), fields.next());
@@ -54,7 +56,9 @@ fn read_annotations(path: &Path, mut document: Document, most_bytes: usize) -> R
             let mut places = what.split([' ', ';']).skip(1).map(str::parse::<usize>);
             let within = places.all(|place| place.is_ok_and(|place| place <= characters));
             if !within {
-                return Err(lines.malformed(format!("\"{what}\" is no TYPE START END in a text of {characters} characters")));
+                return Err(
+                    lines.malformed(format!("\"{what}\" is no TYPE START END in a text of {characters} characters"))
+                );
             }
         }
         found.push(line);
@@ -217,9 +221,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         std::fs::write(path("a.txt"), "\u{feff}αα in THF\r\nand LiCl").unwrap();
-        let before = "T7\tDrug 1 3;7 10\tαα THF\n#2\tAnnotatorNotes T7\tby hand\nR1\tsame Arg1:T7 Arg2:T7\nA1\tNegation T7\n";
+        let before =
+            "T7\tDrug 1 3;7 10\tαα THF\n#2\tAnnotatorNotes T7\tby hand\nR1\tsame Arg1:T7 Arg2:T7\nA1\tNegation T7\n";
         std::fs::write(path("a.ann"), before.replace("R1", "\r\nR1")).unwrap();
-        let read = |name: &str| super::super::open(&path(name), None, &ReadOptions::default()).and_then(|mut found| found.next().unwrap());
+        let read = |name: &str| {
+            super::super::open(&path(name), None, &ReadOptions::default()).and_then(|mut found| found.next().unwrap())
+        };
         let document = read("a.ann").unwrap();
         assert_eq!((document.id.as_str(), &document.text[3..]), (path("a").to_str().unwrap(), "αα in THF\r\nand LiCl"));
         let mut out = Vec::new();
@@ -227,7 +234,11 @@ mod tests {
         let added = "T8\tChemical 16 20\tLiCl\n#3\tAnnotatorNotes T8\tscore 0.9877\n";
         assert_eq!(String::from_utf8(out).unwrap(), before.to_string() + added);
 
-        for (line, part) in [("T1\tDrug 1 99\tx", "in a text of 20 characters"), ("T1 Drug", "expected an annotation"), ("x\ty", "expected")] {
+        for (line, part) in [
+            ("T1\tDrug 1 99\tx", "in a text of 20 characters"),
+            ("T1 Drug", "expected an annotation"),
+            ("x\ty", "expected"),
+        ] {
             std::fs::write(path("a.ann"), format!("{before}{line}\n")).unwrap();
             let error = read("a.ann").unwrap_err().to_string();
             assert!(error.contains("a.ann, line 5: ") && error.contains(part), "{error}");

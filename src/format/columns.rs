@@ -44,7 +44,9 @@ pub(super) fn wanted(schema: &Schema, file: &str, options: &ReadOptions) -> Resu
             ),
         });
     }
-    let id = schema.column_with_name(&options.id_field).filter(|(_, id)| is_text(id.data_type()) || id.data_type().is_integer());
+    let id = schema
+        .column_with_name(&options.id_field)
+        .filter(|(_, id)| is_text(id.data_type()) || id.data_type().is_integer());
     Ok([Some(text), id.map(|(place, _)| place)].into_iter().flatten().collect())
 }
 
@@ -86,8 +88,11 @@ impl Rows {
 
     fn read(&self, batch: &RecordBatch, row: usize) -> Result<Document> {
         let number = self.rows + 1;
-        let malformed =
-            |problem: String| Error::Malformed { file: self.file.clone(), line: number, problem: format!("row {number}: {problem}") };
+        let malformed = |problem: String| Error::Malformed {
+            file: self.file.clone(),
+            line: number,
+            problem: format!("row {number}: {problem}"),
+        };
         let column = |name: &str| batch.column_by_name(name).filter(|column| column.is_valid(row));
         let text = column(&self.options.field).ok_or_else(|| malformed("its text is null".into()))?;
         let text = match text_at(text, row) {
@@ -98,7 +103,9 @@ impl Rows {
         };
         if text.len() > self.options.most_bytes {
             let most = self.options.most_bytes;
-            return Err(malformed(format!("its text is longer than {most} bytes, the most that is read as one document")));
+            return Err(malformed(format!(
+                "its text is longer than {most} bytes, the most that is read as one document"
+            )));
         }
         let id = column(&self.options.id_field).and_then(|ids| name_at(ids, row));
         Ok(Document::from_text(id.unwrap_or_else(|| record_id(&self.file, number)), text))

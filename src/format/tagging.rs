@@ -35,7 +35,9 @@ impl Tagger {
     /// [`Error::Option`] if the document has words of its own or several passages; else as [`Tagger::tag`].
     pub fn tag_long_document(&self, document: &Document, on_bytes: impl FnMut(usize)) -> Result<Vec<Entity<'static>>> {
         let body = match document.passages.as_slice() {
-            [passage] if document.words.is_none() => document.text.get(passage.range.clone()).map(|body| (passage, body)),
+            [passage] if document.words.is_none() => {
+                document.text.get(passage.range.clone()).map(|body| (passage, body))
+            }
             _ => None,
         };
         let Some((passage, body)) = body else {

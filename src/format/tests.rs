@@ -296,7 +296,9 @@ fn what_unpacks_without_end_is_refused() {
     let window = b"\x28\xb5\x2f\xfd\x00\xf8\x01\x00\x00".to_vec();
     for packed in [gzip.finish().unwrap(), zstd, window] {
         assert!(packed.len() < 400_000);
-        for format in FORMATS.iter().filter(|entry| entry.read && entry.format != Format::Brat).map(|entry| entry.format) {
+        for format in
+            FORMATS.iter().filter(|entry| entry.read && entry.format != Format::Brat).map(|entry| entry.format)
+        {
             let found = reader(Cursor::new(packed.clone()), "a", format, &options);
             let found = found.map_or_else(|error| vec![Err(error)], |found| found.take(100).collect());
             assert!(!found.is_empty() && found.iter().all(Result::is_err), "{format}: {found:?}");

@@ -100,7 +100,9 @@ impl FromStr for Address {
             None => (text, None),
         };
         let place = match rest.strip_prefix("hf://") {
-            Some(name) => hub(name).ok_or_else(|| wrong("is not hf://OWNER/NAME, hf://OWNER/NAME@REVISION or one of these with /FILE behind it"))?,
+            Some(name) => hub(name).ok_or_else(|| {
+                wrong("is not hf://OWNER/NAME, hf://OWNER/NAME@REVISION or one of these with /FILE behind it")
+            })?,
             None => url(rest).map_err(|what| wrong(&what))?,
         };
         let address = Self { place, sha256 };
@@ -163,7 +165,12 @@ mod tests {
             ("hf://o/n", "hf://o/n@main", "hub/o/n/main", None),
             ("hf://o/n@v1.0", "hf://o/n@v1.0", "hub/o/n/v1.0", None),
             ("hf://o/n@v1/a.safetensors", "hf://o/n@v1/a.safetensors", "hub/o/n/v1", Some("a.safetensors")),
-            ("https://example.org/x/a.safetensors?y=1", "https://example.org/x/a.safetensors?y=1", "", Some("a.safetensors")),
+            (
+                "https://example.org/x/a.safetensors?y=1",
+                "https://example.org/x/a.safetensors?y=1",
+                "",
+                Some("a.safetensors"),
+            ),
         ] {
             let address: Address = text.parse().unwrap();
             assert_eq!((address.to_string().as_str(), address.file()), (written, file));
@@ -175,7 +182,16 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_refused() {
-        for text in ["hf://", "hf://scibert", "hf://../x", "hf://a/..", "hf://a/b@", "hf://a/b@../c", "hf://a b/c", "hf://a/b/c/d"] {
+        for text in [
+            "hf://",
+            "hf://scibert",
+            "hf://../x",
+            "hf://a/..",
+            "hf://a/b@",
+            "hf://a/b@../c",
+            "hf://a b/c",
+            "hf://a/b/c/d",
+        ] {
             let error = text.parse::<Address>().unwrap_err().to_string();
             assert!(error.contains("is not hf://OWNER/NAME"), "{error}");
         }

@@ -45,7 +45,9 @@ impl KeptModel {
     pub(super) fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(RECORD);
         let text = match fs::read(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self { folder: folder.into(), ..Self::default() }),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Ok(Self { folder: folder.into(), ..Self::default() });
+            }
             text => text.map_err(|source| Error::Read { path: path.clone(), source })?,
         };
         let kept: Self = serde_json::from_slice(&text).map_err(|e| Error::Input {

@@ -51,7 +51,10 @@ impl Downloads {
         let Some((response, told)) = self.answer(url)? else { return Ok(None) };
         let length: Option<u64> =
             response.headers().get("content-length").and_then(|value| value.to_str().ok()?.parse().ok());
-        let cannot_write = |e: std::io::Error| Error::Input { file: path.display().to_string(), problem: format!("cannot be written: {e}") };
+        let cannot_write = |e: std::io::Error| Error::Input {
+            file: path.display().to_string(),
+            problem: format!("cannot be written: {e}"),
+        };
         let mut out = Replacement::new(path).map_err(cannot_write)?;
         let mut body = response.into_body().into_reader();
         let (mut hash, mut bytes, mut buffer) = (Sha256::new(), 0u64, vec![0; PORTION]);
@@ -68,7 +71,9 @@ impl Downloads {
         }
         let found = hexadecimal(&hash.finalize());
         if let Some(expected) = sha256.or(told.as_deref()).filter(|expected| *expected != found) {
-            return Err(failed(format!("its SHA-256 is {found}, but should be {expected}: it is damaged, or another file")));
+            return Err(failed(format!(
+                "its SHA-256 is {found}, but should be {expected}: it is damaged, or another file"
+            )));
         }
         out.finish().map_err(cannot_write)?;
         Ok(Some(Kept { bytes, sha256: found }))

@@ -59,12 +59,17 @@ impl Hub {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let folder = |name: &str| variable(name).map(PathBuf::from);
         let of_user = || if cfg!(target_os = "macos") { "Library/Caches" } else { ".cache" };
-        let caches = || folder("XDG_CACHE_HOME").or_else(|| folder("LOCALAPPDATA")).or_else(|| Some(folder("HOME")?.join(of_user())));
+        let caches = || {
+            folder("XDG_CACHE_HOME")
+                .or_else(|| folder("LOCALAPPDATA"))
+                .or_else(|| Some(folder("HOME")?.join(of_user())))
+        };
         let cache = folder("CHEMTAG_CACHE").or_else(|| Some(caches()?.join("chemtag")));
         let cache = cache
             .ok_or_else(|| Error::Option("there is no folder for fetched models: set CHEMTAG_CACHE to one".into()))?;
         let endpoint = variable("HF_ENDPOINT").unwrap_or_else(|| ENDPOINT.into());
-        let offline = ["CHEMTAG_OFFLINE", "HF_HUB_OFFLINE"].iter().any(|name| variable(name).is_some_and(|value| value != "0"));
+        let offline =
+            ["CHEMTAG_OFFLINE", "HF_HUB_OFFLINE"].iter().any(|name| variable(name).is_some_and(|value| value != "0"));
         Ok(Self::new(&endpoint, variable("HF_TOKEN"), cache, offline))
     }
 
@@ -115,7 +120,10 @@ impl Hub {
             };
             return Err(Error::Download {
                 url: address.to_string(),
-                reason: format!("{file} is not kept in {}, and chemtag is to stay offline (CHEMTAG_OFFLINE, HF_HUB_OFFLINE)", folder.display()),
+                reason: format!(
+                    "{file} is not kept in {}, and chemtag is to stay offline (CHEMTAG_OFFLINE, HF_HUB_OFFLINE)",
+                    folder.display()
+                ),
             });
         }
         let _lock = cache::lock(&folder)?;
@@ -140,7 +148,13 @@ impl Hub {
     }
 
     /// Fetches the first of several files that the server has, and notes which it has and which not.
-    fn fetch_first(&self, address: &Address, files: &[&str], model: &mut KeptModel, on_portion: OnPortion) -> Result<()> {
+    fn fetch_first(
+        &self,
+        address: &Address,
+        files: &[&str],
+        model: &mut KeptModel,
+        on_portion: OnPortion,
+    ) -> Result<()> {
         for file in files {
             let url = address.url(&self.endpoint, file);
             let sha256 = address.sha256.as_deref().filter(|_| address.file() == Some(*file));

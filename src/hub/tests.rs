@@ -36,7 +36,11 @@ fn answer(mut stream: TcpStream, answers: &HashMap<&str, Answer>, seen: &Request
     let refused = ("401 Unauthorized", Vec::new(), String::new());
     let known = answers.get(path.as_str()).unwrap_or(&missing);
     let (status, body, head) =
-        if path.starts_with("/private/") && token.is_none_or(|token| !token.ends_with("Bearer secret")) { &refused } else { known };
+        if path.starts_with("/private/") && token.is_none_or(|token| !token.ends_with("Bearer secret")) {
+            &refused
+        } else {
+            known
+        };
     // An answer that breaks off.
     let (status, length) = match status.strip_prefix("short ") {
         Some(status) => (status, body.len() + 5),
@@ -129,7 +133,8 @@ fn what_cannot_be_fetched_is_named_and_leaves_no_file() {
     ]);
     let cache = tempfile::tempdir().unwrap();
     let hub = |token: Option<&str>| Hub::new(&endpoint, token.map(String::from), cache.path().into(), false);
-    let error = |hub: Hub, model: &str| hub.fetch_files(&address(model), &ENCODER, &mut |_, _| Ok(())).unwrap_err().to_string();
+    let error =
+        |hub: Hub, model: &str| hub.fetch_files(&address(model), &ENCODER, &mut |_, _| Ok(())).unwrap_err().to_string();
     for (model, part) in [
         ("hf://o/none", "there is no config.json"),
         ("hf://o/half", "there is no tokenizer.json and no vocab.txt"),
@@ -150,7 +155,8 @@ fn what_cannot_be_fetched_is_named_and_leaves_no_file() {
 
 #[test]
 fn a_file_must_have_its_sha256() {
-    let told = |sha256: &str| ("302 Found", Vec::new(), format!("Location: /storage/w\r\nX-Linked-ETag: \"{sha256}\"\r\n"));
+    let told =
+        |sha256: &str| ("302 Found", Vec::new(), format!("Location: /storage/w\r\nX-Linked-ETag: \"{sha256}\"\r\n"));
     let right = sha256("weights");
     let (endpoint, requests) = serve(vec![
         ("/storage/w", ok("weights")),
@@ -177,7 +183,8 @@ fn a_file_must_have_its_sha256() {
 #[test]
 fn the_token_goes_to_the_hub_alone() {
     let (storage, elsewhere) = serve(vec![("/w", ok("weights"))]);
-    let (endpoint, at_hub) = serve(vec![("/private/m/resolve/main/a.safetensors", redirected(&format!("{storage}/w")))]);
+    let (endpoint, at_hub) =
+        serve(vec![("/private/m/resolve/main/a.safetensors", redirected(&format!("{storage}/w")))]);
     let cache = tempfile::tempdir().unwrap();
     let hub = Hub::new(&endpoint, Some("secret".into()), cache.path().into(), false);
     hub.fetch(&address("hf://private/m/a.safetensors"), &mut |_, _| Ok(())).unwrap();

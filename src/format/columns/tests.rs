@@ -5,7 +5,9 @@ use std::io::Cursor;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arrow_array::{ArrayRef, BinaryArray, DictionaryArray, Int64Array, LargeStringArray, RecordBatch, StringArray, StringViewArray};
+use arrow_array::{
+    ArrayRef, BinaryArray, DictionaryArray, Int64Array, LargeStringArray, RecordBatch, StringArray, StringViewArray,
+};
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 use proptest::prelude::*;
@@ -18,7 +20,9 @@ use crate::reading::Note;
 const BOTH: [Format; 2] = [Format::Parquet, Format::Arrow];
 
 fn file_of(format: Format, columns: Vec<(&str, ArrayRef)>) -> Vec<u8> {
-    let batch = RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true))).unwrap();
+    let batch =
+        RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)))
+            .unwrap();
     let mut bytes = Vec::new();
     if format == Format::Parquet {
         let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
@@ -45,8 +49,17 @@ fn named(field: &str, id_field: &str) -> ReadOptions {
 #[test]
 fn files_of_pyarrow_are_read() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/arrow");
-    let expected = [("7", "α-Pinene in THF"), ("8", ""), ("10", "🧪 LiCl")].map(|(id, text)| (id.to_string(), text.to_string()));
-    for name in ["snappy.parquet", "gzip.parquet", "brotli.parquet", "lz4.parquet", "lz4.feather", "plain.arrow", "stream.arrows"] {
+    let expected =
+        [("7", "α-Pinene in THF"), ("8", ""), ("10", "🧪 LiCl")].map(|(id, text)| (id.to_string(), text.to_string()));
+    for name in [
+        "snappy.parquet",
+        "gzip.parquet",
+        "brotli.parquet",
+        "lz4.parquet",
+        "lz4.feather",
+        "plain.arrow",
+        "stream.arrows",
+    ] {
         let path = std::path::Path::new(folder).join(name);
         let (mut documents, mut problems) = (Vec::new(), Vec::new());
         for document in open(&path, None, &named("body", "pmid")).unwrap() {
@@ -56,7 +69,10 @@ fn files_of_pyarrow_are_read() {
             }
         }
         assert_eq!(documents, expected, "{name}");
-        assert!(problems.len() == 1 && problems[0].ends_with("line 3: row 3: its text is null"), "{name}: {problems:?}");
+        assert!(
+            problems.len() == 1 && problems[0].ends_with("line 3: row 3: its text is null"),
+            "{name}: {problems:?}"
+        );
     }
     let error = match open(&std::path::Path::new(folder).join("zstd.parquet"), None, &named("body", "pmid")) {
         Ok(mut found) => found.next().unwrap().unwrap_err(),
@@ -79,13 +95,16 @@ fn texts_of_every_type_are_read_and_others_named() {
     let numbers: ArrayRef = Arc::new(Int64Array::from(vec![-1, 2]));
     for format in BOTH {
         for column in &columns {
-            let bytes = file_of(format, vec![("n", numbers.clone()), ("text", column.clone()), ("id", numbers.clone())]);
+            let bytes =
+                file_of(format, vec![("n", numbers.clone()), ("text", column.clone()), ("id", numbers.clone())]);
             let found = read(format, bytes, &ReadOptions::default()).unwrap();
             let expected = [("-1", "α"), ("2", "b")].map(|(id, text)| Ok((id.to_string(), text.to_string())));
             assert_eq!(found, expected, "{format} {}", column.data_type());
         }
         let bytes = || file_of(format, vec![("n", numbers.clone()), ("t", columns[0].clone())]);
-        for (field, part) in [("text", "has no column \"text\" among [\"n\", \"t\"]"), ("n", "(Int64) in the column \"n\", not text")] {
+        for (field, part) in
+            [("text", "has no column \"text\" among [\"n\", \"t\"]"), ("n", "(Int64) in the column \"n\", not text")]
+        {
             let error = read(format, bytes(), &named(field, "id")).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
         }
@@ -99,7 +118,9 @@ fn texts_of_every_type_are_read_and_others_named() {
         let short = ReadOptions { most_bytes: bytes.len(), lossy: true, ..ReadOptions::default() };
         let long: ArrayRef = Arc::new(StringArray::from(vec!["a".repeat(100_000), "b".into()]));
         let found = read(format, file_of(Format::Parquet, vec![("text", long)]), &short);
-        assert!(format == Format::Arrow || found.unwrap()[0].as_ref().is_err_and(|error| error.contains("is longer than")));
+        assert!(
+            format == Format::Arrow || found.unwrap()[0].as_ref().is_err_and(|error| error.contains("is longer than"))
+        );
     }
 }
 
@@ -117,7 +138,8 @@ fn of_a_parquet_file_little_is_read() {
         (0..20_000).map(|_| next()).collect()
     };
     let bulk: ArrayRef = Arc::new(StringArray::from((0..100).map(|_| noise()).collect::<Vec<_>>()));
-    let texts: ArrayRef = Arc::new(StringArray::from((0..100).map(|number| format!("text {number}")).collect::<Vec<_>>()));
+    let texts: ArrayRef =
+        Arc::new(StringArray::from((0..100).map(|number| format!("text {number}")).collect::<Vec<_>>()));
     let batch = RecordBatch::try_from_iter([("bulk", bulk), ("text", texts)]).unwrap();
     let properties = WriterProperties::builder().set_max_row_group_row_count(Some(10)).build();
     let mut writer = ArrowWriter::try_new(File::create(&path).unwrap(), batch.schema(), Some(properties)).unwrap();
