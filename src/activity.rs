@@ -2,7 +2,9 @@
 //! Stages run at the same time, each on threads of its own, so that their times may add up to more than what has passed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use web_time::Instant;
 
 /// Work done on a model since it was loaded, by all of its taggers.
 ///

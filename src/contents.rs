@@ -1,12 +1,17 @@
 //! A file or bytes of the program itself -> bytes to read, copied only where they have to be.
 //! A file on disk is mapped into memory (POSIX `mmap`) while a model is made of it; what the program carries is used where it lies.
 
+#[cfg(not(target_arch = "wasm32"))]
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
+#[cfg(not(target_arch = "wasm32"))]
+use std::io::Read;
 use std::ops::Deref;
 use std::path::Path;
+#[cfg(not(target_arch = "wasm32"))]
 use std::sync::Arc;
 
+#[cfg(not(target_arch = "wasm32"))]
 use memmap2::{Mmap, MmapOptions};
 use sha2::{Digest, Sha256};
 
@@ -19,6 +24,7 @@ enum Storage {
     Owned(Vec<u8>),
     /// Bytes that are there as long as the program, and their SHA-256 where it is known.
     Static(&'static [u8], Option<&'static str>),
+    #[cfg(not(target_arch = "wasm32"))]
     Mapped(Arc<Mmap>),
 }
 
@@ -33,6 +39,7 @@ impl Contents {
     ///
     /// # Errors
     /// If the file cannot be opened or read, or is larger than memory.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn map(path: &Path) -> io::Result<Self> {
         let mut file = File::open(path)?;
         // SAFETY: the map is read-only and private to this process; that nobody cuts the file short while it is read is asked of the caller above.
@@ -44,6 +51,15 @@ impl Contents {
                 Ok(bytes.into())
             }
         }
+    }
+
+    /// Reads a file: WebAssembly has no maps.
+    ///
+    /// # Errors
+    /// If the file cannot be opened or read.
+    #[cfg(target_arch = "wasm32")]
+    pub fn map(path: &Path) -> io::Result<Self> {
+        Ok(std::fs::read(path)?.into())
     }
 
     /// A part of these bytes: the same ones if they stay as long as the program, else a copy.
@@ -79,6 +95,7 @@ impl Deref for Contents {
         match &self.0 {
             Storage::Owned(bytes) => bytes,
             Storage::Static(bytes, _) => bytes,
+            #[cfg(not(target_arch = "wasm32"))]
             Storage::Mapped(map) => map,
         }
     }

@@ -1,10 +1,13 @@
 //! A device's name -> the tensor library's device, or why it cannot be used and what to do about it.
 
+#[cfg(feature = "candle")]
 use std::sync::{Once, OnceLock};
 
+#[cfg(feature = "candle")]
 use candle_core::Device as CandleDevice;
 
 use crate::error::{Error, Result};
+#[cfg(feature = "candle")]
 use crate::warnings::warn;
 
 /// Where to compute.
@@ -22,6 +25,7 @@ pub enum Device {
 
 impl Device {
     /// The device that `Auto` stands for on this machine. A GPU that worked once is not tried again.
+    #[cfg(feature = "candle")]
     pub(crate) fn resolved(self) -> Self {
         static GPU_WORKED: OnceLock<()> = OnceLock::new();
         match self {
@@ -38,10 +42,17 @@ impl Device {
         }
     }
 
+    /// The device that `Auto` stands for: the integer engine computes on the CPU.
+    #[cfg(not(feature = "candle"))]
+    pub(crate) fn resolved(self) -> Self {
+        if self == Device::Auto { Device::Cpu } else { self }
+    }
+
     /// The device of the tensor library.
     ///
     /// # Errors
     /// [`Error::Device`] if the build or the machine has no such device, or its driver does not fit.
+    #[cfg(feature = "candle")]
     pub fn open(self) -> Result<CandleDevice> {
         match self {
             Device::Cpu => Ok(CandleDevice::Cpu),
@@ -57,7 +68,7 @@ fn open_gpu(number: usize) -> Result<CandleDevice> {
     crate::cuda::device::open(number)
 }
 
-#[cfg(not(feature = "cuda"))]
+#[cfg(all(feature = "candle", not(feature = "cuda")))]
 fn open_gpu(number: usize) -> Result<CandleDevice> {
     Err(Error::Device(format!(
         "cuda:{number} cannot be used: this program was built without CUDA; build it with `--features cuda` and a CUDA toolkit, or use the device cpu"
@@ -65,13 +76,14 @@ fn open_gpu(number: usize) -> Result<CandleDevice> {
 }
 
 /// The GPU, or nothing and, once in a process, a warning.
+#[cfg(feature = "candle")]
 fn gpu_unless(opened: Result<CandleDevice>) -> Option<CandleDevice> {
     static SAID: Once = Once::new();
     opened.inspect_err(|error| SAID.call_once(|| warn(&format!("computing on the CPU, because {error}")))).ok()
 }
 
 /// Why a GPU cannot be used.
-#[cfg(any(feature = "cuda", test))]
+#[cfg(any(feature = "cuda", all(feature = "candle", test)))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Obstacle {
     /// The driver's error, by its number (`CUresult`).
@@ -83,7 +95,7 @@ pub(crate) enum Obstacle {
 }
 
 /// What to tell somebody who wanted the GPU of this number.
-#[cfg(any(feature = "cuda", test))]
+#[cfg(any(feature = "cuda", all(feature = "candle", test)))]
 pub(crate) fn explain(number: usize, obstacle: Obstacle) -> Error {
     let version = |version: i32| format!("{}.{}", version / 1000, version % 1000 / 10);
     let reason = match obstacle {
@@ -149,7 +161,7 @@ impl std::fmt::Display for Device {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "candle"))]
 mod tests {
     use std::sync::{Arc, Mutex};
 

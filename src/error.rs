@@ -88,6 +88,7 @@ pub enum Error {
     )]
     NoEmbeddedModel,
     /// The tensor library reported an error.
+    #[cfg(feature = "candle")]
     #[error("tensor computation failed: {0}")]
     Tensor(#[source] candle_core::Error),
     /// A load in the background was cancelled ([`Preload::cancel`](crate::Preload::cancel)).
@@ -131,6 +132,7 @@ impl Error {
     }
 }
 
+#[cfg(feature = "candle")]
 impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {
         #[cfg(feature = "cuda")]

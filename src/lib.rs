@@ -16,6 +16,10 @@
 mod activity;
 mod backend;
 pub mod batch;
+#[cfg(all(feature = "wasm", target_arch = "wasm32"))]
+mod bert_tokenizer;
+#[cfg(feature = "candle")]
+mod candle_backend;
 mod contents;
 #[cfg(feature = "corpus")]
 pub mod corpus;
@@ -26,6 +30,7 @@ mod device;
 mod engine;
 mod entity;
 mod error;
+#[cfg(feature = "formats")]
 pub mod format;
 pub mod formula;
 #[cfg(feature = "hub")]
@@ -35,8 +40,10 @@ pub mod model;
 mod pipeline;
 mod portion;
 mod reader;
+#[cfg(feature = "formats")]
 pub mod reading;
 mod registry;
+#[cfg(any(feature = "formats", feature = "hub"))]
 mod replacement;
 pub mod sequence;
 mod side_by_side;
@@ -45,12 +52,16 @@ mod tagger;
 pub mod text;
 pub mod tokenizer;
 mod warnings;
+#[cfg(all(feature = "wasm", target_arch = "wasm32"))]
+pub mod wasm;
 mod word_cache;
 #[cfg(feature = "cli")]
 pub mod workload;
 
 pub use activity::Activity;
-pub use backend::{Backend, CandleBackend, Emissions, Precision, Prepared};
+pub use backend::{Backend, Emissions, Precision, Prepared};
+#[cfg(feature = "candle")]
+pub use candle_backend::CandleBackend;
 pub use contents::Contents;
 pub use device::Device;
 pub use entity::{Entity, Offsets};

@@ -150,13 +150,30 @@ pub struct Cutter<'t> {
     forced: bool,
     next: usize,
     ended: bool,
+    portion_bytes: usize,
 }
 
 impl<'t> Cutter<'t> {
     /// Begins at byte `start` of `text`, where a sentence begins; `text` begins at byte `offset` of the document; `last`: nothing follows it.
     pub fn new(text: &'t str, start: usize, offset: usize, last: bool) -> Self {
         let forced = !last && text.len() - start > LONGEST_GRAPHEME;
-        Self { text, sentences: sentences(&text[start..]), start, offset, last, forced, next: start, ended: false }
+        Self {
+            text,
+            sentences: sentences(&text[start..]),
+            start,
+            offset,
+            last,
+            forced,
+            next: start,
+            ended: false,
+            portion_bytes: PORTION_BYTES,
+        }
+    }
+
+    /// The same in portions of about so many bytes.
+    #[cfg(all(feature = "wasm", target_arch = "wasm32"))]
+    pub fn in_portions_of(self, bytes: usize) -> Self {
+        Self { portion_bytes: bytes, ..self }
     }
 
     /// Where in the text the next sentence begins, once all portions were taken.
@@ -176,7 +193,7 @@ impl<'t> Iterator for Cutter<'t> {
 
     fn next(&mut self) -> Option<Portion<'t>> {
         let (mut found, first) = (Vec::new(), self.next);
-        while !self.ended && self.next - first < PORTION_BYTES {
+        while !self.ended && self.next - first < self.portion_bytes {
             let Some(mut sentence) = self.sentences.next() else {
                 self.ended = true;
                 break;

@@ -114,7 +114,7 @@ impl ModelFiles {
     }
 
     /// The files of a self-contained one; `name` names it in messages.
-    fn from_file(weights: Contents, name: String, on_portion: OnPortion) -> Result<Self> {
+    pub(crate) fn from_file(weights: Contents, name: String, on_portion: OnPortion) -> Result<Self> {
         let bytes = weights.len() as u64;
         on_portion(bytes, Some(bytes))?;
         let [config, tokenizer] = configuration_and_tokenizer(&weights, &name)?.map(Contents::from);

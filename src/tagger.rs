@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::ThreadPool;
 
 use crate::activity::{Activity, Counters};
-use crate::backend::{Backend, CandleBackend, Precision};
+use crate::backend::{Backend, Precision};
+#[cfg(feature = "candle")]
+use crate::candle_backend::CandleBackend;
 use crate::decode::Mention;
 use crate::device::Device;
 use crate::entity::Entity;
@@ -17,7 +19,6 @@ use crate::error::{Error, Result};
 use crate::int8::{IntegerBackend, Kernel};
 use crate::model::config::ModelConfig;
 use crate::model::crf::Crf;
-use crate::model::load_crf;
 use crate::pipeline::Pipeline;
 use crate::portion::{Content, Portion, document_portions};
 use crate::reader::TagReader;
@@ -49,7 +50,8 @@ impl LoadOptions {
         let Self { device, precision } = self.resolved();
         match (precision, int8) {
             (Precision::Auto, true) => Self { device, precision: Precision::Int8 },
-            (Precision::Auto, false) => Self { device, precision: Precision::F32 },
+            (Precision::Auto, false) if cfg!(feature = "candle") => Self { device, precision: Precision::F32 },
+            (Precision::Auto, false) => Self { device, precision: Precision::Int8 },
             _ => Self { device, precision },
         }
     }
@@ -134,8 +136,7 @@ impl Model {
             let (backend, crf) = IntegerBackend::load(weights, file, config, Kernel::from_environment()?)?;
             Ok((Box::new(backend), crf))
         } else {
-            let (backend, weights) = CandleBackend::load(weights, file, config, device, precision)?;
-            Ok((Box::new(backend), load_crf(&weights)?))
+            float_backend(weights, file, config, device, precision)
         }
     }
 
@@ -206,6 +207,32 @@ impl Model {
     pub fn hash(&self) -> &str {
         &self.hash
     }
+}
+
+/// The engine for floats.
+#[cfg(feature = "candle")]
+fn float_backend(
+    weights: &[u8],
+    file: &str,
+    config: &ModelConfig,
+    device: Device,
+    precision: Precision,
+) -> Result<(Box<dyn Backend>, Crf)> {
+    let (backend, weights) = CandleBackend::load(weights, file, config, device, precision)?;
+    Ok((Box::new(backend), crate::model::load_crf(&weights)?))
+}
+
+#[cfg(not(feature = "candle"))]
+fn float_backend(
+    _: &[u8],
+    file: &str,
+    _: &ModelConfig,
+    _: Device,
+    precision: Precision,
+) -> Result<(Box<dyn Backend>, Crf)> {
+    let reason =
+        format!("{precision:?} needs the tensor library, which this build does not have: load with 8-bit integers");
+    Err(Error::Model { file: file.into(), reason })
 }
 
 /// Finds chemicals in text. A clone shares the model and costs next to nothing; all threads may use one tagger at once.

@@ -3,8 +3,11 @@
 
 use std::sync::Arc;
 
+#[cfg(not(all(feature = "wasm", target_arch = "wasm32")))]
 use tokenizers::Tokenizer;
 
+#[cfg(all(feature = "wasm", target_arch = "wasm32"))]
+use crate::bert_tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use crate::word_cache::WordCache;
 
@@ -30,8 +33,8 @@ impl WordPieces {
     /// [`Error::Model`] if it is no tokenizer, lacks `[CLS]`, `[SEP]` or `[UNK]`, or has ids beyond `vocab_size`.
     pub fn from_json(json: &[u8], file: &str, vocab_size: usize) -> Result<Self> {
         let fail = |reason: String| Error::Model { file: file.into(), reason };
-        let mut tokenizer =
-            Tokenizer::from_bytes(json).map_err(|e| fail(format!("not a tokenizer of Hugging Face's format: {e}")))?;
+        let mut tokenizer: Tokenizer =
+            serde_json::from_slice(json).map_err(|e| fail(format!("not a tokenizer of Hugging Face's format: {e}")))?;
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(|e| fail(e.to_string()))?;
         let highest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0) as usize;

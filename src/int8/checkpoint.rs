@@ -9,7 +9,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use super::matrix::quantise_weights;
 use crate::error::{Error, Result};
-use crate::model::weights::{PREFIXES, WORD_EMBEDDINGS};
+use crate::model::names::{PREFIXES, WORD_EMBEDDINGS};
 
 /// What the name of a matrix in 8 bits gets for its scales.
 pub const SCALE: &str = "_scale";

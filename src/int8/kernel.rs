@@ -2,6 +2,7 @@
 //! A released binary is fast on every CPU so, without being compiled for one. The environment variable `CHEMTAG_KERNEL` forces a choice.
 
 use super::vector::Operation;
+#[cfg(not(all(feature = "wasm", target_arch = "wasm32", target_feature = "simd128")))]
 use super::vector::scalar::Scalar;
 use crate::error::{Error, Result};
 
@@ -29,7 +30,8 @@ pub const VARIABLE: &str = "CHEMTAG_KERNEL";
 /// ```
 #[derive(Debug, Clone, Copy)]
 pub enum Kernel {
-    /// Plain Rust.
+    /// Plain Rust; not in a module for browsers, which has SIMD wherever it runs, and is fetched with all that is in it.
+    #[cfg(not(all(feature = "wasm", target_arch = "wasm32", target_feature = "simd128")))]
     Scalar(Scalar),
     /// AVX2.
     #[cfg(target_arch = "x86_64")]
@@ -55,10 +57,16 @@ pub enum Kernel {
 }
 
 impl Kernel {
+    /// The one that every machine has on which this build runs.
+    #[cfg(not(all(feature = "wasm", target_arch = "wasm32", target_feature = "simd128")))]
+    const ANYWHERE: Self = Kernel::Scalar(Scalar);
+    #[cfg(all(feature = "wasm", target_arch = "wasm32", target_feature = "simd128"))]
+    const ANYWHERE: Self = Kernel::Simd128(Simd128::PRESENT);
+
     /// All that this CPU has, the slowest first.
     pub fn available() -> Vec<Self> {
         #[allow(unused_mut)]
-        let mut kernels = vec![Kernel::Scalar(Scalar)];
+        let mut kernels = vec![Self::ANYWHERE];
         #[cfg(target_arch = "x86_64")]
         kernels.extend(
             [
@@ -72,14 +80,14 @@ impl Kernel {
         );
         #[cfg(target_arch = "aarch64")]
         kernels.extend([Neon::new().map(Kernel::Neon), Neon::new().map(Kernel::NeonSdot)].into_iter().flatten());
-        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128", not(feature = "wasm")))]
         kernels.extend(Simd128::new().map(Kernel::Simd128));
         kernels
     }
 
     /// The fastest one.
     pub fn best() -> Self {
-        Self::available().pop().unwrap_or(Kernel::Scalar(Scalar))
+        Self::available().pop().unwrap_or(Self::ANYWHERE)
     }
 
     /// The one of this name, if the CPU has it.
@@ -103,6 +111,7 @@ impl Kernel {
     /// Its name in messages and in `CHEMTAG_KERNEL`.
     pub fn name(&self) -> &'static str {
         match self {
+            #[cfg(not(all(feature = "wasm", target_arch = "wasm32", target_feature = "simd128")))]
             Kernel::Scalar(_) => "scalar",
             #[cfg(target_arch = "x86_64")]
             Kernel::Avx2(_) => "avx2",
@@ -124,6 +133,7 @@ impl Kernel {
     /// Computes an operation with the instruction set.
     pub(crate) fn run<O: Operation>(self, operation: O) -> O::Output {
         match self {
+            #[cfg(not(all(feature = "wasm", target_arch = "wasm32", target_feature = "simd128")))]
             Kernel::Scalar(scalar) => operation.run(scalar),
             #[cfg(target_arch = "x86_64")]
             Kernel::Avx2(vector) => vector.run(operation),

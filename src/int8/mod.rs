@@ -24,5 +24,7 @@ pub use backend::IntegerBackend;
 pub(crate) use checkpoint::Checkpoint;
 pub use kernel::{Kernel, VARIABLE};
 pub use matrix::quantise_weights;
+#[cfg(feature = "candle")]
 pub(crate) use matrix::{LARGEST_ACTIVATION, LARGEST_WEIGHT};
+#[cfg(feature = "candle")]
 pub(crate) use rows::LEAST_RANGE;

@@ -11,8 +11,7 @@ use crate::contents::Contents;
 use crate::error::Result;
 use crate::model::config::{Architecture, EncoderConfig, ModelConfig};
 use crate::model::crf::{Crf, TAGS};
-use crate::model::encoder::{BERT, DISTILBERT, LayerNames};
-use crate::model::names;
+use crate::model::names::{self, LayerNames};
 use crate::side_by_side::all;
 
 /// One transformer layer.
@@ -176,16 +175,9 @@ impl<'d> Unpacked<'d> {
     }
 }
 
-fn layer_names(config: &EncoderConfig) -> LayerNames {
-    match config.architecture {
-        Architecture::DistilBert => DISTILBERT,
-        Architecture::Bert => BERT,
-    }
-}
-
 /// Names of the matrices that are read in 8 bits: the word embeddings and the layers' weights.
 pub fn quantised_names(checkpoint: &Checkpoint, config: &EncoderConfig) -> Vec<String> {
-    let names = layer_names(config);
+    let names = LayerNames::of(config.architecture);
     let of_layers = (0..config.layers)
         .flat_map(|index| names.linear.iter().map(move |part| format!("{}.{index}.{part}.weight", names.layer)));
     let words = std::iter::once("embeddings.word_embeddings.weight".into());
@@ -193,7 +185,7 @@ pub fn quantised_names(checkpoint: &Checkpoint, config: &EncoderConfig) -> Vec<S
 }
 
 fn layer(checkpoint: &Checkpoint, index: usize, config: &EncoderConfig) -> Result<Layer> {
-    let names = layer_names(config);
+    let names = LayerNames::of(config.architecture);
     let name = |part: &str| format!("{}.{index}.{part}", names.layer);
     let (hidden, ffn, width) = (config.hidden, config.ffn, config.hidden / config.heads);
     let read = |part: usize, outputs, inputs| Unpacked::read(checkpoint, &name(names.linear[part]), outputs, inputs);

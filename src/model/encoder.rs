@@ -9,6 +9,7 @@ use super::config::{Architecture, EncoderConfig};
 use super::dropout::Dropout;
 use super::fake_quantisation::{self, QuantisedRows};
 use super::gradient;
+use super::names::LayerNames;
 use super::weights::Weights;
 use crate::batch::Batch;
 use crate::error::Result;
@@ -227,41 +228,9 @@ impl LayerNorm {
     }
 }
 
-/// Tensor names below one layer: DistilBERT's and BERT's.
-pub(crate) struct LayerNames {
-    /// Before the layer's number.
-    pub layer: &'static str,
-    /// Query, key, value, attention output, feed-forward in and out.
-    pub linear: [&'static str; 6],
-    /// After the attention and after the feed-forward network.
-    pub norm: [&'static str; 2],
-}
-
-pub(crate) const DISTILBERT: LayerNames = LayerNames {
-    layer: "transformer.layer",
-    linear: ["attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "ffn.lin1", "ffn.lin2"],
-    norm: ["sa_layer_norm", "output_layer_norm"],
-};
-
-pub(crate) const BERT: LayerNames = LayerNames {
-    layer: "encoder.layer",
-    linear: [
-        "attention.self.query",
-        "attention.self.key",
-        "attention.self.value",
-        "attention.output.dense",
-        "intermediate.dense",
-        "output.dense",
-    ],
-    norm: ["attention.output.LayerNorm", "output.LayerNorm"],
-};
-
 impl Layer {
     fn load(weights: &Weights, index: usize, config: &EncoderConfig) -> Result<Self> {
-        let names = match config.architecture {
-            Architecture::DistilBert => DISTILBERT,
-            Architecture::Bert => BERT,
-        };
+        let names = LayerNames::of(config.architecture);
         let name = |part: &str| format!("{}.{index}.{part}", names.layer);
         let linear = |i: usize, input, output| {
             Linear::load(|n, s| weights.encoder_tensor(n, s), &name(names.linear[i]), input, output)

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::config::{Architecture, EncoderConfig};
-use super::encoder::{BERT, DISTILBERT};
+use super::names::LayerNames;
 
 /// Blocks begin at multiples of this many elements, which are 256 bytes of 16-bit floats: what the fastest matrix products ask for.
 const ALIGNMENT: usize = 128;
@@ -74,10 +74,7 @@ impl EncoderLayout {
             places.block(&[("embeddings.token_type_embeddings.weight".into(), &[config.token_types, hidden])])
         });
         let embedding_norm = places.norm("embeddings.LayerNorm", hidden);
-        let names = match config.architecture {
-            Architecture::DistilBert => DISTILBERT,
-            Architecture::Bert => BERT,
-        };
+        let names = LayerNames::of(config.architecture);
         let layers = (0..config.layers).map(|index| {
             let name = |part: &str, kind: &str| format!("{}.{index}.{part}.{kind}", names.layer);
             let [query, key, value, output, ffn_in, ffn_out] = names.linear;

@@ -5,11 +5,8 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor};
 
+use super::names::{PREFIXES, WORD_EMBEDDINGS};
 use crate::error::{Error, Result};
-
-/// Prefixes that Hugging Face's task models put before the encoder's tensors.
-pub(crate) const PREFIXES: [&str; 3] = ["", "distilbert.", "bert."];
-pub(crate) const WORD_EMBEDDINGS: &str = "embeddings.word_embeddings.weight";
 
 /// Named tensors of one model.
 #[derive(Clone)]

@@ -59,12 +59,13 @@ out_of() {
   sed -n 's/^out = "\(.*\)"$/\1/p' "$recipes/$1.toml"
 }
 
-# stage COMMAND RECIPE [--out OUT OPTION...]: what the recipe, with these options in its place, writes to its `out`, unless that is there. config.json is the last file of a folder.
+# stage COMMAND RECIPE [--out OUT OPTION...]: what the recipe, with these options in its place, writes to its `out`, unless that is there. config.json is the last file of a model's folder;
+# a folder of labels, which has none, gets an empty file.
 stage() {
   local command=$1 recipe=$2 out
   shift 2
   if [[ ${1:-} == --out ]]; then out=$2; else out=$(out_of "$recipe"); fi
-  if [[ -f $out || -f $out/config.json ]]; then
+  if [[ -f $out || -f $out/config.json || -f $out/complete ]]; then
     echo "=== $out is there"
     return
   fi
@@ -74,6 +75,7 @@ stage() {
     pretrain | finetune | distill) "$train" "$command" --recipe "$recipes/$recipe.toml" "$@" "${training_options[@]}" ;;
     *) "$train" "$command" --recipe "$recipes/$recipe.toml" "$@" ;;
   esac
+  if [[ $command == label ]]; then : >"$out/complete"; fi
   echo "=== $((SECONDS - from)) s"
 }
 
@@ -99,27 +101,42 @@ stage start start-teacher
 stage pretrain pretrain-teacher
 
 # Annotated corpora. CPU: a minute.
-for set in train final documents sentences; do
+for set in train{,-materials} final{,-materials} documents sentences; do
   stage prepare "prepare-$set"
 done
 
-# pupil NAME [--train FILE --devel FILE...]: teachers and the student that they teach, in runs/NAME. Wants a GPU.
-pupil() {
-  local name=$1 teachers=() recipe teacher
-  shift
-  for recipe in "$recipes"/finetune-teacher-*.toml; do
-    teacher=runs/$name/teacher-${recipe##*-}
-    teacher=${teacher%.toml}
-    stage finetune "$(basename "$recipe" .toml)" --out "$teacher" "$@"
-    teachers+=("$teacher")
-  done
-  stage distill distill --out "runs/$name/distilled" --teacher "${teachers[@]}"
-  stage finetune finetune-gold --out "runs/$name/student" --encoder "runs/$name/distilled" "$@"
+# gold RECIPE: the file that a recipe for the final model learns from, or, for the twin, the one of the same kind without the devel sets.
+gold() {
+  local train
+  train=$(sed -n 's/^train = \["\(.*\)"\]$/\1/p' "$recipes/$1.toml")
+  if [[ $name == twin ]]; then train=${train/prepared\/final/prepared\/train}; fi
+  echo "$train"
 }
 
-pupil twin --train "$(out_of prepare-train)" --devel "$(out_of prepare-documents)" "$(out_of prepare-sentences)"
-report calibrate calibrate runs/evaluation/calibration.txt
+# pupil NAME [--devel FILE...]: teachers, which learn side by side, and the student that they teach, in runs/NAME. Wants a GPU.
+pupil() {
+  local name=$1 teachers=() processes=() recipe teacher process
+  shift
+  for recipe in "$recipes"/finetune-teacher-*.toml; do
+    recipe=$(basename "$recipe" .toml)
+    teacher=runs/$name/${recipe#finetune-}
+    stage finetune "$recipe" --out "$teacher" --train "$(gold "$recipe")" "$@" &
+    processes+=($!)
+    teachers+=("$teacher")
+  done
+  for process in "${processes[@]}"; do wait "$process"; done
+  stage label label --out "runs/$name/labels" --teacher "${teachers[@]}"
+  stage distill distill --out "runs/$name/distilled" --teacher "${teachers[@]}" --labels "runs/$name/labels"
+  stage finetune finetune-gold --out "runs/$name/student" --encoder "runs/$name/distilled" --train "$(gold finetune-gold)" "$@"
+}
+
+# Side by side, since one run alone leaves a GPU waiting for the CPU. What still runs when the script ends early is ended, too.
+trap 'jobs -p | xargs -r kill 2>/dev/null || true' EXIT
+pupil twin --devel "$(out_of prepare-documents)" "$(out_of prepare-sentences)" &
+twin=$!
 pupil final
+wait "$twin"
+report calibrate calibrate runs/evaluation/calibration.txt
 
 temperature=${TEMPERATURE:-$(sed -n 's/^temperature \([0-9.]*\);.*/\1/p' runs/evaluation/calibration.txt)}
 [[ -n $temperature ]] || fail "runs/evaluation/calibration.txt tells no temperature: remove it and start again"

@@ -230,8 +230,7 @@ impl Parameters {
     /// # Errors
     /// If the device fails.
     pub fn values(&self, dtype: DType) -> Result<HashMap<String, Tensor>> {
-        let value = |tensor: Tensor| tensor.detach().to_dtype(dtype)?.to_device(&Device::Cpu)?.copy();
-        self.tensors()?.into_iter().map(|(name, tensor)| Ok((name, value(tensor)?))).collect()
+        self.tensors()?.into_iter().map(|(name, tensor)| Ok((name, on_the_cpu(&tensor, dtype)?))).collect()
     }
 
     /// Writes the model's folder: configuration, tokenizer (as given) and weights in f16.
@@ -242,6 +241,11 @@ impl Parameters {
         let kept = self.values(DType::F16)?.into_iter().filter(|(name, _)| !CORPUS_HEADS.contains(&name.as_str()));
         save_folder(folder, &self.config, tokenizer, kept.collect())
     }
+}
+
+/// A copy of a tensor on the CPU. Where it is a part of a longer one, as weights of the fused encoder are, only this part is copied: `to_device` alone would copy all of it.
+fn on_the_cpu(tensor: &Tensor, dtype: DType) -> candle_core::Result<Tensor> {
+    tensor.detach().to_dtype(dtype)?.force_contiguous()?.to_device(&Device::Cpu)
 }
 
 /// Writes a model's or an encoder's folder in Hugging Face's layout: configuration, tokenizer (as given) and weights in f16.
