@@ -74,6 +74,14 @@ pub enum Error {
     /// An option has a value that makes no sense.
     #[error("{0}")]
     Option(String),
+    /// A model cannot be fetched.
+    #[error("{url} cannot be fetched: {reason}")]
+    Download {
+        /// Where it should be.
+        url: String,
+        /// What went wrong, and what to do.
+        reason: String,
+    },
     /// This build does not carry the default model.
     #[error(
         "this build does not carry the default model: build with `--features embedded-model`, or name a model folder"

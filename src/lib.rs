@@ -21,6 +21,8 @@ mod bert_tokenizer;
 #[cfg(feature = "candle")]
 mod candle_backend;
 mod contents;
+#[cfg(feature = "corpus")]
+pub mod corpus;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod decode;
@@ -31,6 +33,8 @@ mod error;
 #[cfg(feature = "formats")]
 pub mod format;
 pub mod formula;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod int8;
 pub mod model;
 mod pipeline;
@@ -39,6 +43,8 @@ mod reader;
 #[cfg(feature = "formats")]
 pub mod reading;
 mod registry;
+#[cfg(any(feature = "formats", feature = "hub"))]
+mod replacement;
 pub mod sequence;
 mod side_by_side;
 mod source;

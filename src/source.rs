@@ -20,6 +20,8 @@ pub enum ModelSource {
     File(PathBuf),
     /// The default model inside this program (feature `embedded-model`).
     Embedded,
+    /// A model elsewhere, `hf://OWNER/NAME[@REVISION][/FILE]` or an `https://` URL of a self-contained file, which is fetched once and kept (feature `hub`).
+    Remote(String),
 }
 
 impl<P: AsRef<Path> + ?Sized> From<&P> for ModelSource {
@@ -28,10 +30,13 @@ impl<P: AsRef<Path> + ?Sized> From<&P> for ModelSource {
     }
 }
 
-/// A file, if the name ends with `.safetensors`, else a folder.
+/// A model elsewhere, if the name begins with `hf://` or `https://`; a file, if it ends with `.safetensors`; else a folder.
 impl From<PathBuf> for ModelSource {
     fn from(path: PathBuf) -> Self {
-        if path.extension().is_some_and(|extension| extension == "safetensors") {
+        let remote = |name: &&str| ["hf://", "https://", "http://"].iter().any(|scheme| name.starts_with(scheme));
+        if let Some(address) = path.to_str().filter(remote) {
+            ModelSource::Remote(address.into())
+        } else if path.extension().is_some_and(|extension| extension == "safetensors") {
             ModelSource::File(path)
         } else {
             ModelSource::Folder(path)
@@ -44,6 +49,7 @@ impl std::fmt::Display for ModelSource {
         match self {
             ModelSource::Folder(path) | ModelSource::File(path) => write!(f, "{}", path.display()),
             ModelSource::Embedded => f.write_str("embedded model"),
+            ModelSource::Remote(address) => f.write_str(address),
         }
     }
 }
@@ -95,7 +101,16 @@ impl ModelFiles {
             ModelSource::Embedded => {
                 Self::from_file(embedded().ok_or(Error::NoEmbeddedModel)?, source.to_string(), on_portion)
             }
+            ModelSource::Remote(address) => Self::read_in_portions(&fetched(address, on_portion)?, on_portion),
         }
+    }
+
+    /// The files of a self-contained one in memory; `name` names it in messages.
+    ///
+    /// # Errors
+    /// [`Error::Model`] if it is none.
+    pub fn from_bytes(file: Vec<u8>, name: String) -> Result<Self> {
+        Self::from_file(file.into(), name, &mut |_, _| Ok(()))
     }
 
     /// The files of a self-contained one; `name` names it in messages.
@@ -141,6 +156,27 @@ impl ModelFiles {
         }
         sha256(&[&self.config, &self.tokenizer, &self.weights])
     }
+}
+
+/// A model elsewhere as one of this machine.
+#[cfg(feature = "hub")]
+fn fetched(address: &str, on_portion: OnPortion) -> Result<ModelSource> {
+    crate::hub::Hub::from_environment()?.fetch(&address.parse()?, on_portion)
+}
+
+#[cfg(not(feature = "hub"))]
+fn fetched(address: &str, _: OnPortion) -> Result<ModelSource> {
+    let reason =
+        "this build fetches no models: build with `--features hub`, or fetch it yourself and name the file or folder";
+    Err(Error::Download { url: address.into(), reason: reason.into() })
+}
+
+/// The same model on this machine, if it is kept here.
+pub(crate) fn kept(address: &str) -> Option<ModelSource> {
+    #[cfg(feature = "hub")]
+    return crate::hub::Hub::from_environment().ok()?.kept(&address.parse().ok()?);
+    #[cfg(not(feature = "hub"))]
+    return Some(ModelSource::Remote(address.into()));
 }
 
 /// The contents of files, each read once.

@@ -10,6 +10,15 @@ if ! command -v cargo >/dev/null; then
   exit 1
 fi
 
+# ONNX Runtime, which tests of exported models hold chemtag against, where Python packages can be installed; elsewhere those tests say so and pass.
+if [ -z "${CHEMTAG_PYTHON:-}" ]; then
+  python="$PWD/target/onnx/bin/python"
+  if { [ -x "$python" ] || python3 -m venv target/onnx; } &&
+    "$python" -m pip install --quiet --disable-pip-version-check numpy==2.4.6 onnxruntime==1.32.0 tokenizers==0.23.3; then
+    export CHEMTAG_PYTHON=$python
+  fi
+fi
+
 # --no-fail-fast: one run names every test that fails, in all crates.
 cargo test --locked --workspace --no-fail-fast
 

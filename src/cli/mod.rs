@@ -3,8 +3,13 @@
 
 mod bench;
 mod info;
+mod input;
+#[cfg(feature = "hub")]
+mod models;
 mod progress;
 mod reading;
+mod run;
+mod shell;
 mod table;
 mod tag;
 mod terminal;
@@ -34,17 +39,32 @@ enum Command {
     /// Exit code: 0 if all inputs were tagged, 1 if an input or the model could not be read, 2 for a wrong command line or a record that
     /// is not what its format says.
     Tag(tag::Arguments),
+    /// Tag a corpus: files, folders and patterns into a folder of results, one for each file.
+    ///
+    /// A run that was ended goes on where it was, if it is started again with the same arguments, and comes to the same files.
+    ///
+    /// Exit code: 0 if every file was tagged, 1 if a file failed or the run could not go on, 2 for a wrong command line.
+    Run(run::Arguments),
     /// Describe the model and the engine that runs it.
     Info(info::Arguments),
+    /// Models fetched from Hugging Face's hub or another site.
+    #[cfg(feature = "hub")]
+    Models(models::Arguments),
     /// Measure how fast this machine tags with the model: single sequences, sentences, and whole text.
     Bench(bench::Arguments),
+    /// Write completions for a shell to standard output.
+    ///
+    /// bash: chemtag completions bash > ~/.local/share/bash-completion/completions/chemtag
+    Completions(shell::CompletionArguments),
+    /// Write the manual's page.
+    Man(shell::ManArguments),
 }
 
 /// Which model, and what runs it.
 #[derive(Args)]
 struct ModelArguments {
-    /// Folder that holds config.json, tokenizer.json and model.safetensors, or one self-contained .safetensors file [default: the model inside
-    /// this program, if it has one].
+    /// Folder that holds config.json, tokenizer.json and model.safetensors, or one self-contained .safetensors file, or one elsewhere,
+    /// hf://OWNER/NAME or https://… [default: the model inside this program, if it has one].
     #[arg(long, value_name = "MODEL")]
     model: Option<PathBuf>,
     /// Where to compute: auto, cpu, cuda or cuda:NUMBER. auto is the first GPU if there is one.
@@ -97,8 +117,13 @@ pub fn run() -> ExitCode {
     chemtag::on_warning(report);
     let result = match Arguments::parse().command {
         Command::Tag(arguments) => tag::run(&arguments),
+        Command::Run(arguments) => run::run(&arguments),
         Command::Info(arguments) => info::run(&arguments),
+        #[cfg(feature = "hub")]
+        Command::Models(arguments) => models::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Completions(arguments) => shell::completions(&arguments),
+        Command::Man(arguments) => shell::man(&arguments),
     };
     match result {
         Ok(code) => code,

@@ -1,6 +1,6 @@
 //! Bytes tagged so far -> a bar on standard error, where somebody can see it and it disturbs nothing.
 
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use chemtag::format::Format;
@@ -57,11 +57,6 @@ impl Progress {
     /// Writes a message to standard error above the bar.
     pub fn report(&self, message: &str) {
         self.bar.suspend(|| report(message));
-    }
-
-    /// Counts what is read through it.
-    pub fn counting<R: Read>(&self, reader: R) -> impl Read {
-        self.bar.wrap_read(reader)
     }
 }
 

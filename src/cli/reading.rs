@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chemtag::reading::{Lexicon, Reading};
 use clap::Args;
 
-use super::tag::probability;
+use super::input::probability;
 
 /// What is read from a document beyond its mentions.
 #[derive(Args)]

@@ -7,11 +7,12 @@ use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use chemtag::format::{self, Document, Format, OffsetUnit, ReadOptions, Record, WriteOptions, Writer};
+use chemtag::format::{self, Document, Format, OffsetUnit, Record, WriteOptions, Writer};
 use chemtag::reading::{Note, Reading};
-use chemtag::{Activity, Entity, Error, TagOptions, Tagger};
+use chemtag::{Activity, Entity, Error, Tagger};
 use clap::{Args, CommandFactory, error::ErrorKind};
 
+use super::input::{InputArguments, MentionArguments, expected};
 use super::progress::Progress;
 use super::reading::ReadingArguments;
 use super::table::Table;
@@ -33,27 +34,12 @@ pub struct Arguments {
     /// Files, compressed by gzip or Zstandard or not; - is standard input, which is also read if no file is named.
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Format of the files: text, jsonl, csv, tsv, conll, bioc-xml, bioc-json, pubtator, jats or pubmed [default: what the file's name says, else text].
-    #[arg(long, value_name = "FORMAT", value_parser = read_format)]
-    from: Option<Format>,
-    /// Field of jsonl, or column of csv and tsv, that holds the text.
-    #[arg(long, value_name = "NAME", default_value = "text")]
-    field: String,
-    /// Field or column that holds a record's name; without it the name is FILE:LINE.
-    #[arg(long, value_name = "NAME", default_value = "id")]
-    id_field: String,
-    /// Pass over records that are not what their format says, and count them, instead of ending with exit code 2.
-    #[arg(long)]
-    keep_going: bool,
+    #[command(flatten)]
+    input: InputArguments,
     #[command(flatten)]
     model: ModelArguments,
-    /// Find all mentions whose probability is at least P (above 0, at most 1): a low P finds more than the model's single best
-    /// reading holds, a high one less [default: the best reading].
-    #[arg(long, value_name = "P", value_parser = probability)]
-    threshold: Option<f32>,
-    /// Read every sentence alone instead of with its neighbours. Slightly less precise.
-    #[arg(long)]
-    sentences: bool,
+    #[command(flatten)]
+    mentions: MentionArguments,
     #[command(flatten)]
     reading: ReadingArguments,
     /// Form of the output: table, jsonl, csv, tsv, conll, brat, bioc-xml, bioc-json, pubtator or html [default: table on a terminal, what the
@@ -66,9 +52,6 @@ pub struct Arguments {
     /// What offsets count in jsonl, csv and tsv: chars, bytes or utf16.
     #[arg(long, value_name = "UNIT", default_value = "chars")]
     offsets: OffsetUnit,
-    /// Replace what is not UTF-8 by U+FFFD instead of refusing it; offsets then count in the replaced text.
-    #[arg(long)]
-    lossy: bool,
     /// No colours in tables. The environment variable NO_COLOR does the same.
     #[arg(long)]
     no_color: bool,
@@ -99,23 +82,6 @@ impl FromStr for Form {
     }
 }
 
-fn read_format(name: &str) -> Result<Format, String> {
-    let format = Format::from_str(name).ok().filter(|format| format.is_read());
-    format.ok_or_else(|| expected(Format::read_names()))
-}
-
-fn expected<'n>(names: impl Iterator<Item = &'n str>) -> String {
-    format!("expected one of {}", names.collect::<Vec<_>>().join(", "))
-}
-
-/// Reads an argument that is a probability.
-pub fn probability(argument: &str) -> Result<f32, String> {
-    match argument.parse() {
-        Ok(probability) if probability > 0.0 && probability <= 1.0 => Ok(probability),
-        _ => Err("expected a number above 0 and at most 1".into()),
-    }
-}
-
 /// Whether a name on the command line stands for standard input.
 pub fn is_standard_input(path: &Path) -> bool {
     path.as_os_str() == format::STANDARD_INPUT
@@ -141,16 +107,11 @@ impl Arguments {
     }
 
     fn documents(&self, path: &Path) -> chemtag::Result<format::Documents> {
-        let options = ReadOptions {
-            field: self.field.clone(),
-            id_field: self.id_field.clone(),
-            lossy: self.lossy,
-            ..ReadOptions::default()
-        };
+        let (options, from) = (self.input.read_options(), self.input.from);
         if is_standard_input(path) {
-            return format::reader(io::stdin(), format::STANDARD_INPUT, self.from.unwrap_or(Format::Text), &options);
+            return format::reader(io::stdin(), format::STANDARD_INPUT, from.unwrap_or(Format::Text), &options);
         }
-        format::open(path, self.from, &options)
+        format::open(path, from, &options)
     }
 }
 
@@ -165,16 +126,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         command.error(ErrorKind::ArgumentConflict, "- is named twice, but standard input can be read only once").exit();
     }
     let form = arguments.form();
-    let options = TagOptions {
-        threshold: arguments.threshold,
-        threads: arguments.model.threads(),
-        lone_sentences: arguments.sentences,
-        ..TagOptions::default()
-    };
+    let options = arguments.mentions.tag_options(arguments.model.threads());
     let reading = arguments.reading.reading()?;
     let tagger = Tagger::load_with(arguments.model.source(), arguments.model.load_options())?.with_options(options)?;
     let engine = tagger.model().backend().describe();
-    let progress = Progress::new(&paths, arguments.from, &engine);
+    let progress = Progress::new(&paths, arguments.input.from, &engine);
     if arguments.verbose {
         progress.report(&engine);
     }
@@ -201,7 +157,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
                         continue;
                     }
                     malformed += 1;
-                    if !arguments.keep_going {
+                    if !arguments.input.keep_going {
                         break 'inputs;
                     }
                 }
@@ -209,12 +165,12 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         }
     }
     run.tag_group()?;
-    let stopped = malformed > 0 && !arguments.keep_going;
+    let stopped = malformed > 0 && !arguments.input.keep_going;
     // A file that lacks records does not get its name; what was written to standard output was complete records.
     if !(stopped && arguments.output.is_some()) {
         run.output.finish()?;
     }
-    if malformed > 0 && arguments.keep_going {
+    if malformed > 0 && arguments.input.keep_going {
         progress.report(&format!(
             "passed over {malformed} malformed {}",
             if malformed == 1 { "record" } else { "records" }
@@ -258,8 +214,7 @@ impl Run<'_, '_> {
     fn take(&mut self, document: Document) -> Result<(), Failure> {
         let most_bytes = if self.tagger.model().backend().takes_turns() { GROUP_BYTES_OF_GPU } else { GROUP_BYTES };
         let bytes = document.text.len();
-        // Words of the document's own, and borders of passages, are not seen in a stream.
-        if bytes >= GROUP_BYTES && document.words.is_none() && document.passages.len() == 1 {
+        if document.is_long() {
             self.tag_group()?;
             return self.tag_long(&document);
         }
@@ -285,13 +240,7 @@ impl Run<'_, '_> {
 
     /// Reads the text from memory as a stream: the same entities, but what waits for its batch stays small and progress shows.
     fn tag_long(&mut self, document: &Document) -> Result<(), Failure> {
-        let start = document.passages.first().map_or(0, |passage| passage.range.start);
-        let body = document.text.get(start..).unwrap_or_default();
-        let placed = |entity: chemtag::Result<Entity<'static>>| {
-            entity.map(|entity| Entity { start: start + entity.start, end: start + entity.end, ..entity })
-        };
-        let found = self.tagger.tag_reader(self.progress.counting(body.as_bytes())).map(placed);
-        let entities = found.collect::<chemtag::Result<_>>()?;
+        let entities = self.tagger.tag_long_document(document, |bytes| self.progress.advance(bytes))?;
         self.write(document, entities)
     }
 

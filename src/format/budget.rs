@@ -76,3 +76,16 @@ impl Read for Budget {
         Ok(read)
     }
 }
+
+/// All of a stream, if it is no longer than one record may be.
+#[cfg(feature = "parquet")]
+pub(super) fn hold(input: impl Read, most_bytes: usize) -> io::Result<Vec<u8>> {
+    let mut held = Vec::new();
+    input.take(most_bytes as u64 + 1).read_to_end(&mut held)?;
+    if held.len() > most_bytes {
+        let message =
+            format!("a stream of more than {most_bytes} bytes, the most that is held: save it as a file first");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+    }
+    Ok(held)
+}

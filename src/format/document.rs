@@ -5,6 +5,9 @@ use std::ops::Range;
 use super::bioc;
 use crate::entity::Entity;
 
+/// A text of so many bytes is tagged alone, and as a stream.
+const LONG_BYTES: usize = 1 << 20;
+
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// One document.
@@ -43,6 +46,8 @@ pub enum Source {
     BioC(Box<bioc::Document>),
     /// Lines of annotations and relations.
     PubTator(Vec<String>),
+    /// Lines of annotations of the tool brat.
+    Brat(Vec<String>),
 }
 
 impl Document {
@@ -64,6 +69,12 @@ impl Document {
     /// Byte at which the text begins behind its byte order mark, if it has one.
     pub fn body_start(&self) -> usize {
         if self.text.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len_utf8() } else { 0 }
+    }
+
+    /// Whether the text is so long, a megabyte, that it is better tagged alone and as a stream
+    /// ([`Tagger::tag_long_document`](crate::Tagger::tag_long_document)), and can be: words of the document's own, and borders of passages, are not seen in a stream.
+    pub fn is_long(&self) -> bool {
+        self.text.len() >= LONG_BYTES && self.words.is_none() && self.passages.len() == 1
     }
 
     /// The bytes of words that belong to a passage.

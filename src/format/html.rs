@@ -100,7 +100,7 @@ impl<W: Write> Writer for PageWriter<W> {
 
 /// A text as it stands in an element or in an attribute's quotes. Control characters, which HTML forbids, and characters that would show a text
 /// in another order than it stands become U+FFFD.
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len() + text.len() / 16);
     for c in text.chars() {
         match c {

@@ -22,14 +22,19 @@
 //! # }
 //! ```
 
+#[cfg(feature = "parquet")]
+mod arrow;
 mod articles;
 pub mod bioc;
 mod bioc_json;
 mod bioc_xml;
 mod brat;
 mod budget;
+#[cfg(feature = "parquet")]
+mod columns;
 mod compression;
 mod conll;
+mod counted;
 mod delimited;
 mod document;
 mod encoding;
@@ -38,6 +43,8 @@ mod json_lines;
 mod json_members;
 mod lines;
 mod output;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod plain_text;
 mod pubtator;
 mod record;
@@ -50,8 +57,13 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+pub(crate) use counted::Counted;
 pub use document::{Document, Passage, Source};
+#[cfg(feature = "corpus")]
+pub(crate) use html::escaped;
 pub use output::create;
 pub use record::{OffsetUnit, Record, RecordEntity, RecordPassage, is_control};
 
@@ -92,6 +104,10 @@ pub enum Format {
     Articles,
     /// A page to look at.
     Html,
+    /// Parquet (feature `parquet`): in, a text in one column; out, a row for each mention.
+    Parquet,
+    /// Files and streams of Apache Arrow, Feather 2 too (feature `parquet`): the same.
+    Arrow,
 }
 
 /// What is known of a format by its name.
@@ -113,20 +129,25 @@ const fn entry(
     Entry { name, format, extensions, read, written }
 }
 
+/// Whether this build has Parquet and Arrow.
+const COLUMNS: bool = cfg!(feature = "parquet");
+
 /// All formats. The first name of a format is the one it is shown by.
-const FORMATS: [Entry; 12] = [
+const FORMATS: [Entry; 14] = [
     entry("text", Format::Text, &["txt", "text"], true, false),
     entry("jsonl", Format::JsonLines, &["jsonl", "ndjson"], true, true),
     entry("csv", Format::Csv, &["csv"], true, true),
     entry("tsv", Format::Tsv, &["tsv", "tab"], true, true),
     entry("conll", Format::Conll, &["conll", "iob", "iob2", "bio"], true, true),
-    entry("brat", Format::Brat, &["ann"], false, true),
+    entry("brat", Format::Brat, &["ann"], true, true),
     entry("bioc-xml", Format::BioCXml, &[], true, true),
     entry("bioc-json", Format::BioCJson, &["json"], true, true),
     entry("pubtator", Format::PubTator, &["pubtator"], true, true),
     entry("jats", Format::Articles, &["xml", "nxml"], true, false),
     entry("pubmed", Format::Articles, &[], true, false),
     entry("html", Format::Html, &["html", "htm"], false, true),
+    entry("parquet", Format::Parquet, &["parquet"], COLUMNS, COLUMNS),
+    entry("arrow", Format::Arrow, &["arrow", "arrows", "feather"], COLUMNS, COLUMNS),
 ];
 
 impl Format {
@@ -229,7 +250,22 @@ pub fn reader(
 ) -> Result<Documents> {
     let id = file;
     let file = if file == STANDARD_INPUT { STANDARD_INPUT_IN_MESSAGES } else { file };
-    let input = compression::decompress(input).and_then(|input| encoding::to_utf8(input, options.lossy));
+    let input = compression::decompress(input);
+    #[cfg(feature = "parquet")]
+    match format {
+        Format::Parquet => {
+            // Its index stands at its end: a stream has to be held.
+            let input = input.and_then(|input| budget::hold(input, options.most_bytes));
+            let input = input.map_err(|error| lines::unreadable(file, error))?;
+            return Ok(Box::new(parquet::documents(bytes::Bytes::from(input), file, options)?));
+        }
+        Format::Arrow => {
+            let input = input.map_err(|error| lines::unreadable(file, error))?;
+            return Ok(Box::new(arrow::documents(input, file, options)?));
+        }
+        _ => {}
+    }
+    let input = input.and_then(|input| encoding::to_utf8(input, options.lossy));
     let input = BufReader::with_capacity(BUFFER, input.map_err(|error| lines::unreadable(file, error))?);
     let most = options.most_bytes;
     let lines = |input| lines::Lines::new(Box::new(input), file, most);
@@ -247,13 +283,14 @@ pub fn reader(
         Format::BioCJson => Box::new(bioc_json::Collection::new(budget(input))),
         Format::PubTator => Box::new(pubtator::Abstracts::new(lines(input), most)),
         Format::Articles => Box::new(articles::Articles::new(xml::Nodes::new(budget(input)))),
-        Format::Brat | Format::Html => {
+        Format::Parquet | Format::Arrow => return Err(no_columns(format)),
+        Format::Brat => {
+            let problem = "is a stream, but brat keeps text and annotations in two files: name the .ann file, beside its .txt file";
+            return Err(Error::Input { file: file.into(), problem: problem.into() });
+        }
+        Format::Html => {
             let known: Vec<&str> = Format::read_names().collect();
-            let hint = if format == Format::Brat { " (brat's texts are plain text)" } else { "" };
-            return Err(Error::Option(format!(
-                "{format} is written, not read{hint}: expected one of {}",
-                known.join(", ")
-            )));
+            return Err(Error::Option(format!("{format} is written, not read: expected one of {}", known.join(", "))));
         }
     })
 }
@@ -263,9 +300,36 @@ pub fn reader(
 /// # Errors
 /// [`Error::Read`] or [`Error::Input`] if it is no readable file; else as [`reader`].
 pub fn open(path: &Path, format: Option<Format>, options: &ReadOptions) -> Result<Documents> {
-    let (file, name) = file(path)?;
+    open_as(path, &path.to_string_lossy(), format, options, &Arc::default())
+}
+
+/// As [`open`], under another name in messages and names of documents; what is read of the file, in bytes on disk, is added to `bytes_read`.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_as(
+    path: &Path,
+    name: &str,
+    format: Option<Format>,
+    options: &ReadOptions,
+    bytes_read: &Arc<AtomicU64>,
+) -> Result<Documents> {
     let format = format.or_else(|| Format::of_path(path)).unwrap_or(Format::Text);
-    reader(file, &name, format, options)
+    if format == Format::Brat {
+        let text = |path: &Path, id: &str| open_as(path, id, Some(Format::Text), options, bytes_read);
+        return brat::open(path, name, options, text);
+    }
+    let (file, _) = file(path)?;
+    let bytes_read = bytes_read.clone();
+    #[cfg(feature = "parquet")]
+    if format == Format::Parquet && file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+        let file = parquet::CountedFile { file, bytes_read };
+        return Ok(Box::new(parquet::documents(file, name, options)?));
+    }
+    let counted = Counted::new(file, move |bytes| {
+        bytes_read.fetch_add(bytes as u64, Ordering::Relaxed);
+    });
+    reader(counted, name, format, options)
 }
 
 fn file(path: &Path) -> Result<(File, Cow<'_, str>)> {
@@ -315,11 +379,22 @@ pub fn writer<'w>(format: Format, out: impl Write + 'w, options: WriteOptions) -
         Format::BioCJson => Box::new(bioc_json::CollectionWriter::new(out)),
         Format::PubTator => Box::new(pubtator::PubTatorWriter::new(out)),
         Format::Html => Box::new(html::PageWriter::new(out)),
+        #[cfg(feature = "parquet")]
+        Format::Parquet => Box::new(parquet::ParquetWriter::new(out, options.offsets)),
+        #[cfg(feature = "parquet")]
+        Format::Arrow => Box::new(arrow::ArrowFileWriter::new(out, options.offsets)),
+        #[cfg(not(feature = "parquet"))]
+        Format::Parquet | Format::Arrow => return Err(no_columns(format)),
         Format::Text | Format::Articles => {
             let known: Vec<&str> = Format::written_names().collect();
             return Err(Error::Option(format!("{format} is read, not written: expected one of {}", known.join(", "))));
         }
     })
+}
+
+/// What is said where Parquet and Arrow are asked of a build without them.
+fn no_columns(format: Format) -> Error {
+    Error::Option(format!("this build has no {format}: build with `--features parquet`"))
 }
 
 /// The name of a record that has none: where it stands.

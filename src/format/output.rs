@@ -1,8 +1,7 @@
 //! A path -> a writer of a format to it, compressed if the name ends in `.gz`. The file appears when it is whole: until then it has another name.
 
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
+use std::path::Path;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -12,6 +11,7 @@ use super::{Format, WriteOptions, Writer, brat, writer};
 use crate::entity::Entity;
 use crate::error::{Error, Result};
 use crate::reading::Note;
+use crate::replacement::Replacement;
 
 /// Writes to a file, or for brat to a folder, in a format. What was at the path is replaced by [`Writer::finish`], and only then.
 ///
@@ -39,49 +39,6 @@ pub fn create(path: &Path, format: Format, options: WriteOptions) -> Result<Box<
     let out = std::rc::Rc::new(std::cell::RefCell::new(Some(out)));
     let writer = writer(format, Shared(out.clone()), options)?;
     Ok(Box::new(FileWriter { writer, out }))
-}
-
-/// A file under a temporary name beside the one it is to have; removed again if it is not [finished](Replacement::finish).
-pub(super) struct Replacement {
-    file: Option<BufWriter<File>>,
-    temporary: PathBuf,
-    path: PathBuf,
-}
-
-impl Replacement {
-    pub fn new(path: &Path) -> io::Result<Self> {
-        let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no name of a file"))?;
-        let temporary = path.with_file_name(format!(".{}.{}.part", name.to_string_lossy(), std::process::id()));
-        let file = Some(BufWriter::new(File::create(&temporary)?));
-        Ok(Self { file, temporary, path: path.into() })
-    }
-
-    /// Gives the file its name.
-    pub fn finish(mut self) -> io::Result<()> {
-        if let Some(file) = self.file.take() {
-            file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-            fs::rename(&self.temporary, &self.path)?;
-        }
-        Ok(())
-    }
-}
-
-impl Write for Replacement {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.as_mut().map_or(Ok(0), |file| file.write(bytes))
-    }
-
-    /// Nobody reads the file before it has its name: its buffer may stay full.
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Drop for Replacement {
-    fn drop(&mut self) {
-        // Renamed, it is not there any more.
-        let _ = fs::remove_file(&self.temporary);
-    }
 }
 
 enum Out {
@@ -128,6 +85,8 @@ impl Writer for FileWriter {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, File};
+
     use super::*;
 
     #[test]

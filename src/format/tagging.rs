@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use super::Counted;
 use super::document::Document;
 use crate::entity::Entity;
 use crate::error::{Error, Result};
@@ -25,6 +26,31 @@ impl Tagger {
             }
         }
         Ok(found)
+    }
+
+    /// The chemicals in a [long](Document::is_long) document, whose text is read from memory as a stream: the same as by [`Tagger::tag_documents`], but what
+    /// waits for its batch stays small. `on_bytes` is called with the bytes of each portion that was taken.
+    ///
+    /// # Errors
+    /// [`Error::Option`] if the document has words of its own or several passages; else as [`Tagger::tag`].
+    pub fn tag_long_document(&self, document: &Document, on_bytes: impl FnMut(usize)) -> Result<Vec<Entity<'static>>> {
+        let body = match document.passages.as_slice() {
+            [passage] if document.words.is_none() => {
+                document.text.get(passage.range.clone()).map(|body| (passage, body))
+            }
+            _ => None,
+        };
+        let Some((passage, body)) = body else {
+            return Err(Error::Option(format!(
+                "{} has words of its own or other passages than one, which a stream does not show: use tag_documents",
+                document.id
+            )));
+        };
+        let start = passage.range.start;
+        let placed = |entity: Result<Entity<'static>>| {
+            entity.map(|entity| Entity { start: start + entity.start, end: start + entity.end, ..entity })
+        };
+        self.tag_reader(Counted::new(body.as_bytes(), on_bytes)).map(placed).collect()
     }
 }
 

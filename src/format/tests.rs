@@ -283,3 +283,25 @@ proptest! {
         }
     }
 }
+
+/// A few kilobytes that unpack to 64 megabytes, and a frame that asks for a window of two terabytes: refused by every format, whatever it would have held.
+#[test]
+fn what_unpacks_without_end_is_refused() {
+    use std::io::Write;
+    let options = ReadOptions { most_bytes: 1 << 20, ..ReadOptions::default() };
+    let bulk = vec![b'a'; 64 << 20];
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&bulk).unwrap();
+    let zstd = ruzstd::encoding::compress_to_vec(bulk.as_slice(), ruzstd::encoding::CompressionLevel::Fastest);
+    let window = b"\x28\xb5\x2f\xfd\x00\xf8\x01\x00\x00".to_vec();
+    for packed in [gzip.finish().unwrap(), zstd, window] {
+        assert!(packed.len() < 400_000);
+        for format in
+            FORMATS.iter().filter(|entry| entry.read && entry.format != Format::Brat).map(|entry| entry.format)
+        {
+            let found = reader(Cursor::new(packed.clone()), "a", format, &options);
+            let found = found.map_or_else(|error| vec![Err(error)], |found| found.take(100).collect());
+            assert!(!found.is_empty() && found.iter().all(Result::is_err), "{format}: {found:?}");
+        }
+    }
+}

@@ -64,6 +64,13 @@ impl Lexicon {
     pub fn identifier(&self, name: &str) -> Option<&str> {
         self.identifiers.get(name).map(String::as_str)
     }
+
+    /// What it holds, whatever file it is from: SHA-256 of names and identifiers, in hexadecimal.
+    pub fn hash(&self) -> String {
+        let mut lines: Vec<String> = self.identifiers.iter().map(|(name, id)| format!("{name}\t{id}\n")).collect();
+        lines.sort_unstable();
+        crate::source::sha256(&[lines.concat().as_bytes()])
+    }
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use self::load::{Load, Outcome};
 use self::shared::Shared;
 use self::stamp::Stamp;
 use crate::error::{Error, Result};
-use crate::source::{ModelFiles, ModelSource, OnPortion, sha256};
+use crate::source::{ModelFiles, ModelSource, OnPortion, kept, sha256};
 use crate::tagger::{LoadOptions, Model, Tagger};
 use crate::tokenizer::WordPieces;
 
@@ -266,6 +266,8 @@ fn absolute(source: ModelSource) -> ModelSource {
         ModelSource::Folder(path) => ModelSource::Folder(std::path::absolute(&path).unwrap_or(path)),
         ModelSource::File(path) => ModelSource::File(std::path::absolute(&path).unwrap_or(path)),
         ModelSource::Embedded => ModelSource::Embedded,
+        // The files of one that was fetched before have a stamp, so that they are not read again.
+        ModelSource::Remote(address) => kept(&address).unwrap_or(ModelSource::Remote(address)),
     }
 }
 

@@ -23,6 +23,8 @@ impl Stamp {
     pub(super) fn of(source: &ModelSource) -> Option<Self> {
         match source {
             ModelSource::Embedded => Some(Self(Vec::new())),
+            // Fetched, it is a file or a folder.
+            ModelSource::Remote(_) => None,
             ModelSource::File(path) => Some(Self(vec![FileStamp::of(path)?])),
             ModelSource::Folder(folder) => {
                 FILE_NAMES.iter().map(|name| FileStamp::of(&folder.join(name))).collect::<Option<_>>().map(Self)

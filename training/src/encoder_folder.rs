@@ -119,7 +119,19 @@ fn read(path: &Path) -> Result<(Vec<u8>, String)> {
 
 #[cfg(feature = "hub")]
 fn fetch(model: &str) -> Result<PathBuf> {
-    crate::hub::Hub::from_environment()?.fetch(model)
+    use chemtag::hub::{Address, Hub, Wanted};
+    let address: Address = format!("hf://{model}").parse()?;
+    if address.file().is_some() {
+        return Err(Error::Setting(format!("{HUB}{model} names a file: name the model, {HUB}OWNER/NAME")));
+    }
+    // The tokenizer's configuration comes before what stands for the whole, so that a fetch that broke off is taken up again.
+    let wanted = [
+        Wanted::OneOf(&["config.json"]),
+        Wanted::IfThere("tokenizer_config.json"),
+        Wanted::OneOf(&["tokenizer.json", "vocab.txt"]),
+        Wanted::OneOf(&["model.safetensors", "pytorch_model.bin"]),
+    ];
+    Ok(Hub::from_environment()?.fetch_files(&address, &wanted, &mut |_, _| Ok(()))?)
 }
 
 #[cfg(not(feature = "hub"))]

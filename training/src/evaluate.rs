@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::Instant;
 
+use chemtag::reading::repeated;
 use chemtag::text::{sentences, words};
 use chemtag::{Entity, TagOptions, Tagger};
 use rayon::prelude::*;
@@ -25,6 +26,8 @@ pub struct Options {
     pub lone_sentences: bool,
     /// Split a corpus' text into words as the product does, even where it comes with words.
     pub retokenise: bool,
+    /// Find names again elsewhere in a document that were found with at least this probability ([`repeated`]).
+    pub repeat: Option<f32>,
 }
 
 /// Scores of a corpus and the time they took.
@@ -154,6 +157,8 @@ pub fn evaluate(
     let started = Instant::now();
     let entities = tag(&tagger, documents, options.retokenise)?;
     let seconds = started.elapsed().as_secs_f64();
+    let entities: Vec<_> =
+        entities.into_iter().zip(documents).map(|(found, document)| with_repeated(found, document, options)).collect();
 
     let predicted: Vec<Vec<Predicted>> = entities
         .iter()
@@ -189,6 +194,17 @@ fn tag<'d>(tagger: &Tagger, documents: &'d [Document], retokenise: bool) -> Resu
         Some(words) if !retokenise => tagger.tag_words(&texts, &words)?,
         _ => tagger.tag_batch(&texts)?,
     })
+}
+
+/// The mentions with those found again, if they are wanted.
+fn with_repeated<'d>(mut found: Vec<Entity<'d>>, document: &Document, options: &Options) -> Vec<Entity<'d>> {
+    if let Some(least) = options.repeat {
+        let whole = chemtag::format::Document::from_text("", document.text.clone());
+        let again: Vec<_> = repeated(&whole, &found, least).into_iter().map(Entity::into_owned).collect();
+        found.extend(again);
+        found.sort_by_key(|entity| entity.start);
+    }
+    found
 }
 
 /// A document's sentences as byte ranges of words, as the tagger cuts them.

@@ -26,8 +26,6 @@ pub mod finetune;
 pub mod fused_masked_lm;
 #[cfg(feature = "cuda")]
 pub mod fused_optimizer;
-#[cfg(feature = "hub")]
-pub mod hub;
 pub mod loss;
 pub mod machine;
 pub mod masked_lm;
@@ -37,6 +35,7 @@ pub mod metrics;
 pub mod mixture;
 #[cfg(feature = "nccl")]
 pub mod nccl;
+pub mod onnx;
 pub mod optimizer;
 pub mod parameters;
 pub mod partial_annotation;

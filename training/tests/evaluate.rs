@@ -53,7 +53,8 @@ fn scores_and_pieces_are_those_counted_by_hand() {
         (true, true, false, 12 + 2),
     ] {
         let documents = [document(words), document(words)];
-        let found = evaluate(&tagger, &documents, &Options { lone_sentences, retokenise }, Some(&errors)).unwrap();
+        let found = evaluate(&tagger, &documents, &Options { lone_sentences, retokenise, repeat: None }, Some(&errors))
+            .unwrap();
         assert_eq!(found.tokens, 2 * pieces, "words given: {words}, lone: {lone_sentences}, split anew: {retokenise}");
         assert_eq!(found.words, if words && !retokenise { 2 * 9 } else { 2 * 12 });
         let bins = found.calibration.bins();
@@ -68,6 +69,22 @@ fn scores_and_pieces_are_those_counted_by_hand() {
             assert_eq!(std::fs::read_to_string(&errors).unwrap().lines().count(), 1 + 2 * 3);
         }
     }
+}
+
+#[test]
+fn names_found_again_count_as_predictions() {
+    let folder = tempfile::tempdir().unwrap();
+    let tagger = Tagger::load(TinyModel::new().write(folder.path())).unwrap();
+    // The model was made for small letters: it does not know "Benzene".
+    let text = "We took benzene. Benzene was dry.";
+    let mention = |start: usize| Mention { start, end: start + 7, label: TRIVIAL.into() };
+    let documents =
+        [Document { id: "1".into(), text: text.into(), mentions: vec![mention(8), mention(17)], words: None }];
+    let counts =
+        |repeat| evaluate(&tagger, &documents, &Options { repeat, ..Options::default() }, None).unwrap().scores.overall;
+    assert_eq!(counts(None), Counts { gold: 2, predicted: 1, correct: 1 });
+    assert_eq!(counts(Some(0.5)), Counts { gold: 2, predicted: 2, correct: 2 });
+    assert_eq!(counts(Some(1.0)), Counts { gold: 2, predicted: 1, correct: 1 });
 }
 
 /// Where all models are the same, so is their mixture: its mentions are the product's at a threshold of one half, in windows and by sentences too.

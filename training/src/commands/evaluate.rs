@@ -29,6 +29,9 @@ pub struct Arguments {
     /// Read every sentence alone.
     #[arg(long)]
     sentences: bool,
+    /// Find names again elsewhere in a document that were found with a probability of at least P, as `chemtag tag --repeat` does.
+    #[arg(long, value_name = "P", num_args = 0..=1, require_equals = true, default_missing_value = "0.9")]
+    repeat: Option<f32>,
     /// Join a .conll corpus' tokens by spaces and split them as the product does.
     #[arg(long)]
     retokenise: bool,
@@ -80,7 +83,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
 impl Arguments {
     fn reading(&self) -> Options {
-        Options { lone_sentences: self.sentences, retokenise: self.retokenise }
+        Options { lone_sentences: self.sentences, retokenise: self.retokenise, repeat: self.repeat }
     }
 
     fn tagger(&self, folder: &PathBuf) -> Result<Tagger> {
