@@ -31,7 +31,8 @@ impl IntegerBackend {
     pub fn load(contents: &Contents, file: &str, config: &ModelConfig, kernel: Kernel) -> Result<(Self, Crf)> {
         let checkpoint = Checkpoint::read(contents, file)?;
         let crf = network::crf(&checkpoint)?;
-        Ok((Self { engine: Engine::new(Network::load(&checkpoint, contents, config)?, kernel) }, crf))
+        let network = Network::load(&checkpoint, contents, config, kernel.takes_groups())?;
+        Ok((Self { engine: Engine::new(network, kernel) }, crf))
     }
 
     /// A batch's places in the tables, checked: the batch's fields are anybody's to fill.
