@@ -113,7 +113,7 @@ struct Bin {
 
 /// A step's weights of one sign, added up in each 16-bit lane: positive ones first.
 fn sums_of(step: &IntLine) -> [u8; SUMS] {
-    let mut sums = [0; SUMS];
+    let mut sums = [0u8; SUMS];
     let (positive, negative) = sums.split_at_mut(SUMS / 2);
     for ((weights, positive), negative) in
         step.0.iter().zip(positive.chunks_exact_mut(2)).zip(negative.chunks_exact_mut(2))
