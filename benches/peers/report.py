@@ -32,13 +32,10 @@ def written(values):
 
 def main(measured):
     figures = collections.defaultdict(list)
-    rounds = 0
     for line in map(json.loads, pathlib.Path(measured).read_text().splitlines()):
-        if "round" in line:
-            rounds += 1
-        elif line["workload"] in WORKLOADS:
+        if line.get("workload") in WORKLOADS:
             figures[line["threads"], line["engine"], line["workload"]].append(line["value"])
-    print(f"{cpu()}; medians of {rounds} rounds\n")
+    print(f"{cpu()}; medians of {max(map(len, figures.values()))} rounds, in brackets the least and the largest\n")
     print("| threads | program | " + " | ".join(WORKLOADS.values()) + " |\n|---|---|" + "---|" * len(WORKLOADS))
     for threads in sorted({key[0] for key in figures}):
         engines = sorted({engine for of, engine, _ in figures if of == threads})

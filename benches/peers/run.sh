@@ -60,12 +60,25 @@ for number in "${numbers[@]}"; do
     jobs+=("$python -W ignore $here/engines.py $engine $folder $number")
   done
 done
+# Waits, at most 20 s, for a second in which nothing else runs.
+idle_ticks() { awk '/^cpu / {print $5}' /proc/stat; } # a hundred a second and core
+wait_for_quiet() {
+  local before second
+  for ((second = 0; second < 20; second++)); do
+    before=$(idle_ticks)
+    sleep 1
+    if (($(idle_ticks) - before >= 90 * $(nproc))); then return; fi
+  done
+  echo "something else is running: its times will be too long" >&2
+}
+
 touch "$folder/measured.jsonl"
 done_before=$(grep -c '"round": "end"' "$folder/measured.jsonl" || true)
 for ((round = done_before; round < done_before + rounds; round++)); do
   for ((i = 0; i < ${#jobs[@]}; i++)); do
     job=${jobs[$(((i + 3 * round) % ${#jobs[@]}))]}
     echo "round $((round + 1)): $(basename "${job%% *}") ${job#* }" >&2
+    wait_for_quiet
     $job >> "$folder/measured.jsonl"
   done
   echo '{"round": "end"}' >> "$folder/measured.jsonl"

@@ -12,7 +12,7 @@ pub mod scalar;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 pub mod simd128;
 
-use super::groups::Groups;
+use super::groups::{Groups, LARGE, SMALL};
 
 /// Lanes of a vector, columns of a weight panel, and the virtual lanes of a reduction.
 pub const LANES: usize = 16;
@@ -126,6 +126,7 @@ pub trait Vector: Copy + Send + Sync + 'static {
 /// [`Vector::dot_groups`] without any gain by the groups.
 #[inline(always)]
 pub fn step_by_step<V: Vector, const R: usize>(v: V, rows: [&[[u8; 4]]; R], groups: Groups) -> [V::Int; R] {
+    debug_assert_eq!(groups.order().len(), LARGE * groups.large() + SMALL * groups.small());
     let mut sums = [v.splat_int(0); R];
     for (&step, weights) in groups.order().iter().zip(groups.weights()) {
         let weights = v.load_int(&weights.0);
