@@ -32,10 +32,21 @@ impl Workload {
     /// # Errors
     /// None with the lengths that this library carries.
     pub fn all(config: &EncoderConfig) -> Result<Vec<Self>> {
-        let wrong = |reason: String| Error::Option(format!("src/workload/lengths.json: {reason}"));
-        let lengths: serde_json::Value = serde_json::from_str(LENGTHS).map_err(|e| wrong(e.to_string()))?;
+        Self::of_lengths(LENGTHS, "src/workload/lengths.json", config)
+    }
+
+    /// As [`Workload::all`], with sentences of other lengths in word pieces: `{"lengths": [29, 25, …]}`; `file` names them in messages.
+    ///
+    /// # Errors
+    /// [`Error::Option`] if it is no such JSON, or holds no lengths.
+    pub fn of_lengths(json: &str, file: &str, config: &EncoderConfig) -> Result<Vec<Self>> {
+        let wrong = |reason: String| Error::Option(format!("{file}: {reason}"));
+        let lengths: serde_json::Value = serde_json::from_str(json).map_err(|e| wrong(e.to_string()))?;
         let lengths: Vec<usize> =
             serde_json::from_value(lengths["lengths"].clone()).map_err(|e| wrong(e.to_string()))?;
+        if lengths.is_empty() || lengths.contains(&0) {
+            return Err(wrong("expected {\"lengths\": [29, 25, …]}, none of them 0".into()));
+        }
         let (vocabulary, longest) = (config.vocab_size, config.max_positions);
         let lengths: Vec<usize> = lengths.into_iter().map(|length| length.min(longest)).collect();
         let mut ascending = lengths.clone();
@@ -114,6 +125,20 @@ fn batch(lengths: &[usize], vocabulary: usize) -> Batch {
 mod tests {
     use super::*;
     use crate::model::config::ModelConfig;
+
+    #[test]
+    fn lengths_of_others_are_looked_at() {
+        let json = serde_json::json!({"model_type": "distilbert", "vocab_size": 100, "dim": 32, "n_layers": 1, "n_heads": 4,
+            "hidden_dim": 64, "max_position_embeddings": 64, "chemtag": {"sequence_pieces": 50}});
+        let config = ModelConfig::from_json(json.to_string().as_bytes(), "config.json").unwrap().encoder;
+        let all = Workload::of_lengths(r#"{"lengths": [7, 100, 3]}"#, "l.json", &config).unwrap();
+        assert_eq!([all[2].pieces(), all[3].pieces()], [7 + 64 + 3; 2]);
+        assert_eq!(all[2].batches[0].cu_seqlens, [0, 3, 10, 74]);
+        for wrong in ["{}", "[1]", r#"{"lengths": []}"#, r#"{"lengths": [4, 0]}"#, r#"{"lengths": ["4"]}"#, ""] {
+            let message = Workload::of_lengths(wrong, "l.json", &config).err().unwrap().to_string();
+            assert!(message.contains("l.json: "), "{message}");
+        }
+    }
 
     #[test]
     fn all_sentences_are_read_in_both_orders_and_fit_the_model() {

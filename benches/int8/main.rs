@@ -1,8 +1,8 @@
 //! The integer engine's times, kernel by kernel, beside what the core can do at most.
 //!
-//!     cargo bench --bench int8 -- [--kernels avx2,avx512-vnni] [--threads 1,2] [--seconds N] [--model PATH]
+//!     cargo bench --bench int8 -- [--kernels avx2,avx512-vnni] [--threads 1,2] [--seconds N] [--model PATH] [--lengths FILE.json]
 //!
-//! The workloads are those of `chemtag bench` (`src/workload.rs`). Kernels take turns of a tenth of a second for N seconds a workload (default 3); each line is one JSON object with the median, the
+//! The workloads are those of `chemtag bench` (`src/workload.rs`), on request with sentences of other lengths. Kernels take turns of a tenth of a second for N seconds a workload (default 3); each line is one JSON object with the median, the
 //! fastest run, and `ceiling`: the fastest run's share of the core's own dot products, the weights' products alone counted (2 for each weight and piece).
 
 mod ceiling;
@@ -30,6 +30,7 @@ struct Arguments {
     threads: Vec<usize>,
     seconds: f64,
     model: String,
+    lengths: Option<String>,
 }
 
 fn arguments() -> Result<Arguments> {
@@ -38,6 +39,7 @@ fn arguments() -> Result<Arguments> {
         threads: vec![1],
         seconds: 3.,
         model: "models/chemtag-small.int8.safetensors".into(),
+        lengths: None,
     };
     let mut given = std::env::args().skip(1).filter(|argument| argument != "--bench");
     while let Some(name) = given.next() {
@@ -53,6 +55,7 @@ fn arguments() -> Result<Arguments> {
             }
             "--seconds" => all.seconds = value.parse().map_err(|_| wrong())?,
             "--model" => all.model = value,
+            "--lengths" => all.lengths = Some(value),
             _ => return Err(wrong()),
         }
     }
@@ -67,13 +70,23 @@ fn measure() -> Result<()> {
     let backends: Vec<IntegerBackend> = arguments.kernels.iter().map(load).collect::<Result<_>>()?;
     let ceilings: Vec<Option<f64>> = arguments.kernels.iter().map(ceiling::of).collect();
     for (kernel, ceiling) in arguments.kernels.iter().zip(&ceilings) {
-        let (engine, value) = (kernel.name(), ceiling.map(f64::round));
-        println!(
-            "{}",
-            serde_json::json!({"engine": engine, "workload": "registers alone", "value": value, "unit": "Gop/s"})
-        );
+        let step_by_step = ceiling::step_by_step(kernel).map(|value| ("registers alone, step by step", Some(value)));
+        for (workload, value) in step_by_step.into_iter().chain([("registers alone", *ceiling)]) {
+            let (engine, value) = (kernel.name(), value.map(f64::round));
+            println!(
+                "{}",
+                serde_json::json!({"engine": engine, "workload": workload, "value": value, "unit": "Gop/s"})
+            );
+        }
     }
-    for workload in Workload::all(&config.encoder)? {
+    let workloads = match &arguments.lengths {
+        Some(file) => {
+            let json = std::fs::read_to_string(file).map_err(|e| Error::Option(format!("{file}: {e}")))?;
+            Workload::of_lengths(&json, file, &config.encoder)?
+        }
+        None => Workload::all(&config.encoder)?,
+    };
+    for workload in workloads {
         for &threads in &arguments.threads {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
             let pool = pool.map_err(|e| Error::Option(format!("cannot start {threads} threads: {e}")))?;

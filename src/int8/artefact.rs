@@ -37,7 +37,7 @@ pub fn to_file(files: &ModelFiles) -> Result<Vec<u8>> {
     let config = ModelConfig::from_json(&files.config, &files.names[0])?;
     let checkpoint = Checkpoint::read(&files.weights, &files.names[2])?;
     // What cannot be loaded is not written.
-    Network::load(&checkpoint, &files.weights, &config)?;
+    Network::load(&checkpoint, &files.weights, &config, false)?;
     let quantised = quantised_names(&checkpoint, &config.encoder);
     let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
     for name in checkpoint.names() {

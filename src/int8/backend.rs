@@ -1,6 +1,8 @@
 //! The integer engine as a backend: a packed batch -> emissions, on the CPU.
 //! Sequences are read in groups that fit the caches; groups go to threads, and where there are fewer groups than threads, these share each.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use rayon::prelude::*;
 
 use super::checkpoint::Checkpoint;
@@ -16,6 +18,8 @@ use crate::model::crf::Crf;
 
 /// Pieces of a group: what lies in the second-level cache beside the weights, and enough for each weight that is loaded.
 const GROUP: usize = 256;
+/// Pieces of the smallest group that is worth a thread of its own.
+const LEAST_GROUP: usize = 32;
 
 /// The integer engine.
 pub struct IntegerBackend {
@@ -31,7 +35,8 @@ impl IntegerBackend {
     pub fn load(contents: &Contents, file: &str, config: &ModelConfig, kernel: Kernel) -> Result<(Self, Crf)> {
         let checkpoint = Checkpoint::read(contents, file)?;
         let crf = network::crf(&checkpoint)?;
-        Ok((Self { engine: Engine::new(Network::load(&checkpoint, contents, config)?, kernel) }, crf))
+        let network = Network::load(&checkpoint, contents, config, kernel.takes_groups())?;
+        Ok((Self { engine: Engine::new(network, kernel) }, crf))
     }
 
     /// A batch's places in the tables, checked: the batch's fields are anybody's to fill.
@@ -63,14 +68,21 @@ impl IntegerBackend {
     }
 }
 
-/// Cuts a batch into groups of whole sequences.
-fn groups(batch: &Batch) -> Vec<Group<'_>> {
-    let mut groups = Vec::with_capacity(batch.pieces().div_ceil(GROUP));
+/// Cuts a batch into groups of whole sequences: about as many pieces in each, and as many groups for each thread, so that none waits for another.
+fn groups(batch: &Batch, threads: usize) -> Vec<Group<'_>> {
+    let pieces = batch.pieces();
+    let parts = pieces.div_ceil(GROUP).next_multiple_of(threads).min(pieces.div_ceil(LEAST_GROUP)).max(1);
+    let mut groups = Vec::with_capacity(parts);
     let mut first = 0;
     while first < batch.sequences() {
         let start = batch.cu_seqlens[first];
-        let fits = |end: usize| (batch.cu_seqlens[end] - start) as usize <= GROUP;
-        let end = (first + 1..=batch.sequences()).take_while(|&end| fits(end)).last().unwrap_or(first + 1);
+        // A sequence belongs to this group if its middle does. Long ones may make more groups than planned.
+        let goal = (groups.len() + 1) * pieces / parts;
+        let belongs = |next: usize| {
+            let [begins, ends] = [batch.cu_seqlens[next], batch.cu_seqlens[next + 1]].map(|piece| piece as usize);
+            begins + (ends - begins) / 2 <= goal && ends - start as usize <= GROUP
+        };
+        let end = (first + 1..batch.sequences()).find(|&next| !belongs(next)).unwrap_or(batch.sequences());
         let pieces = start as usize..batch.cu_seqlens[end] as usize;
         groups.push(Group {
             ids: &batch.piece_ids[pieces.clone()],
@@ -84,13 +96,41 @@ fn groups(batch: &Batch) -> Vec<Group<'_>> {
     groups
 }
 
+/// Does some work whose short passes the pool's threads share. Meanwhile none of them falls asleep, for to wake one takes as long as a pass.
+fn wide_awake<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R {
+    if threads == 1 {
+        return work();
+    }
+    /// Lets the others go, when `work` panics, too.
+    struct Done<'d>(&'d AtomicBool);
+    impl Drop for Done<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Release);
+        }
+    }
+    let done = AtomicBool::new(false);
+    rayon::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(|_| {
+                while !done.load(Ordering::Acquire) {
+                    if rayon::yield_now() != Some(rayon::Yield::Executed) {
+                        std::hint::spin_loop();
+                    }
+                }
+            });
+        }
+        let _done = Done(&done);
+        work()
+    })
+}
+
 impl Backend for IntegerBackend {
     fn emissions(&self, batch: &Batch) -> Result<Emissions> {
         self.check(batch)?;
-        let groups = groups(batch);
         let threads = rayon::current_num_threads();
+        let groups = groups(batch, threads);
         let read: Vec<_> = if threads == 1 || groups.len() == 1 {
-            groups.into_iter().map(|group| self.engine.read(group, threads)).collect()
+            groups.into_iter().map(|group| wide_awake(threads, || self.engine.read(group, threads))).collect()
         } else {
             let inside = if groups.len() < threads { threads } else { 1 };
             groups.into_par_iter().map(|group| self.engine.read(group, inside)).collect()
@@ -105,5 +145,46 @@ impl Backend for IntegerBackend {
 
     fn describe(&self) -> String {
         format!("int8, cpu, {}", self.engine.kernel.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_hold_every_sequence_once_and_share_the_pieces() {
+        let mut state = 3u32;
+        let mut next = |most: u32| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) % most
+        };
+        for case in 0..300 {
+            let (sequences, longest) = (1 + next(60), [8, 40, 300][case % 3]);
+            let mut batch = Batch::default();
+            for _ in 0..sequences {
+                let length = 1 + next(longest);
+                batch.push(&vec![1; length as usize], &[0]);
+            }
+            for threads in [1, 2, 3, 16] {
+                let groups = groups(&batch, threads);
+                let mut pieces = 0;
+                let mut found = 0;
+                for group in &groups {
+                    assert_eq!(group.first, pieces);
+                    pieces += group.ids.len() as u32;
+                    found += group.cu_seqlens.len() - 1;
+                    assert_eq!(group.cu_seqlens.last(), Some(&pieces));
+                    assert_eq!(group.word_starts.len(), group.cu_seqlens.len() - 1);
+                    assert!(group.ids.len() <= GROUP || group.word_starts.len() == 1);
+                }
+                assert_eq!((found, pieces as usize), (batch.sequences(), batch.pieces()));
+                let most = groups.iter().map(|group| group.ids.len()).max().unwrap_or(0);
+                if longest == 8 && batch.pieces() >= threads * LEAST_GROUP {
+                    assert_eq!(groups.len() % threads, 0);
+                    assert!(most <= batch.pieces() / groups.len() + longest as usize);
+                }
+            }
+        }
     }
 }

@@ -249,3 +249,6 @@ impl Engine {
         (tags, logits)
     }
 }
+
+#[cfg(test)]
+mod speed;

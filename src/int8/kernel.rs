@@ -1,9 +1,9 @@
 //! What the CPU can do -> the instruction set that the integer engine computes with, chosen while the program runs.
 //! A released binary is fast on every CPU so, without being compiled for one. The environment variable `CHEMTAG_KERNEL` forces a choice.
 
-use super::vector::Operation;
 #[cfg(not(all(feature = "wasm", target_arch = "wasm32", target_feature = "simd128")))]
 use super::vector::scalar::Scalar;
+use super::vector::{Operation, Vector};
 use crate::error::{Error, Result};
 
 #[cfg(target_arch = "aarch64")]
@@ -130,6 +130,11 @@ impl Kernel {
         }
     }
 
+    /// Whether it is faster with weights [in groups](super::matrix::Matrix::in_groups).
+    pub(crate) fn takes_groups(self) -> bool {
+        self.run(TakesGroups)
+    }
+
     /// Computes an operation with the instruction set.
     pub(crate) fn run<O: Operation>(self, operation: O) -> O::Output {
         match self {
@@ -150,5 +155,16 @@ impl Kernel {
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
             Kernel::Simd128(vector) => vector.run(operation),
         }
+    }
+}
+
+struct TakesGroups;
+
+impl Operation for TakesGroups {
+    type Output = bool;
+
+    #[inline(always)]
+    fn run<V: Vector>(self, _: V) -> bool {
+        V::GROUPS
     }
 }

@@ -1,6 +1,7 @@
 //! A linear layer's weights in 8 bits -> panels of 16 output channels in the order in which every kernel reads them.
 //! One cache line holds four neighbouring inputs of 16 channels: what one `vpdpbusd` on 512 bits multiplies. Packed once, when a model is loaded.
 
+use super::groups::{GroupedPanels, Groups};
 use super::vector::{FloatLine, IntLine, LANES, Line, lines};
 
 /// Weights lie between minus this and this; -128 is left out, so that a sum of two products fits 16 bits.
@@ -24,13 +25,29 @@ pub struct Channel<'w> {
     pub bias: f32,
 }
 
+/// The weights' order, as suits a kernel.
+#[derive(Debug, Clone)]
+enum Panels {
+    /// `[panels, steps]`, each four inputs of 16 channels.
+    InOrder(Vec<IntLine>),
+    /// The same steps in groups, for kernels that [gain by them](super::vector::Vector::GROUPS).
+    InGroups(GroupedPanels),
+}
+
+/// A panel's weights.
+pub(super) enum Panel<'a> {
+    /// Those of this panel and all behind it, step by step.
+    InOrder(&'a [IntLine]),
+    /// Those of this panel.
+    InGroups(Groups<'a>),
+}
+
 /// A packed linear layer.
 #[derive(Debug, Clone)]
 pub struct Matrix {
     /// Groups of four inputs.
     steps: usize,
-    /// `[panels, steps]`, each four inputs of 16 channels.
-    weights: Vec<IntLine>,
+    weights: Panels,
     /// `[panels]`: of each channel the scale, the bias and the sum of its weights.
     pub(super) scales: Vec<FloatLine>,
     pub(super) biases: Vec<FloatLine>,
@@ -43,9 +60,10 @@ impl Matrix {
         let steps = lines(inputs) * LANES / 4;
         let channels: Vec<_> = channels.into_iter().collect();
         let panels = lines(channels.len());
+        let mut in_order: Vec<IntLine> = vec![Line::default(); panels * steps];
         let mut matrix = Self {
             steps,
-            weights: vec![Line::default(); panels * steps],
+            weights: Panels::InOrder(Vec::new()),
             scales: vec![Line::default(); panels],
             biases: vec![Line::default(); panels],
             sums: vec![Line::default(); panels],
@@ -57,7 +75,7 @@ impl Matrix {
                 let mut last = [0; 4];
                 last[..rest.len()].copy_from_slice(rest);
                 let groups = groups.iter().chain(std::iter::once(&last));
-                for (line, group) in matrix.weights[panel * steps..].iter_mut().zip(groups) {
+                for (line, group) in in_order[panel * steps..].iter_mut().zip(groups) {
                     line.0[lane] = i32::from_le_bytes(group.map(i8::cast_unsigned));
                 }
                 matrix.scales[panel].0[lane] = scale;
@@ -65,7 +83,18 @@ impl Matrix {
                 matrix.sums[panel].0[lane] = weights.iter().map(|&weight| i32::from(weight)).sum();
             }
         }
+        matrix.weights = Panels::InOrder(in_order);
         matrix
+    }
+
+    /// The same, its steps in groups.
+    pub fn in_groups(self) -> Self {
+        match &self.weights {
+            Panels::InOrder(weights) => {
+                Self { weights: Panels::InGroups(GroupedPanels::new(weights, self.steps)), ..self }
+            }
+            Panels::InGroups(_) => self,
+        }
     }
 
     /// Panels of 16 output channels.
@@ -78,9 +107,12 @@ impl Matrix {
         self.steps
     }
 
-    /// The weights of the panels from `first` on, one panel after another.
-    pub(super) fn panels_from(&self, first: usize) -> &[IntLine] {
-        &self.weights[first * self.steps..]
+    /// A panel's weights.
+    pub(super) fn panel(&self, index: usize) -> Panel<'_> {
+        match &self.weights {
+            Panels::InOrder(weights) => Panel::InOrder(&weights[index * self.steps..]),
+            Panels::InGroups(panels) => Panel::InGroups(panels.panel(index)),
+        }
     }
 }
 
@@ -120,7 +152,8 @@ mod tests {
         for c in 0..32 {
             let there = c < 19 && c != 2;
             for place in 0..16 {
-                let lane = matrix.panels_from(c / 16)[place / 4].0[c % 16];
+                let Panel::InOrder(panel) = matrix.panel(c / 16) else { panic!("nobody asked for groups") };
+                let lane = panel[place / 4].0[c % 16];
                 let expected = if there && place < 7 { weight(c, place) } else { 0 };
                 assert_eq!(lane.to_le_bytes()[place % 4].cast_signed(), expected, "channel {c}, place {place}");
             }

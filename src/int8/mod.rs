@@ -9,6 +9,7 @@ mod backend;
 mod checkpoint;
 mod elementary;
 mod forward;
+mod groups;
 mod kernel;
 mod matrix;
 mod network;

@@ -43,11 +43,12 @@ pub struct Network {
 }
 
 impl Network {
-    /// Packs a checkpoint's weights, layers side by side. `contents` are the bytes that it was read from.
+    /// Packs a checkpoint's weights, layers side by side. `contents` are the bytes that it was read from; `in_groups` says how to pack
+    /// ([`Matrix::in_groups`]).
     ///
     /// # Errors
     /// If a tensor is missing or does not fit `config`, or the sizes exceed what 32 bits hold.
-    pub fn load(checkpoint: &Checkpoint, contents: &Contents, config: &ModelConfig) -> Result<Self> {
+    pub fn load(checkpoint: &Checkpoint, contents: &Contents, config: &ModelConfig, in_groups: bool) -> Result<Self> {
         let encoder = &config.encoder;
         let (hidden, head_width) = (encoder.hidden, encoder.hidden / encoder.heads);
         for (what, size, most) in [
@@ -68,7 +69,7 @@ impl Network {
         Ok(Self {
             embeddings: embeddings(checkpoint, contents, encoder)?,
             embedding_norm: norm(checkpoint, "embeddings.LayerNorm", encoder)?,
-            layers: all(encoder.layers, |index| layer(checkpoint, index, encoder))
+            layers: all(encoder.layers, |index| layer(checkpoint, index, encoder, in_groups))
                 .into_iter()
                 .collect::<Result<_>>()?,
             span_head: head(names::SPAN_HEAD, TAGS)?,
@@ -184,26 +185,27 @@ pub fn quantised_names(checkpoint: &Checkpoint, config: &EncoderConfig) -> Vec<S
     words.chain(of_layers).map(|name: String| checkpoint.of_encoder(&name)).collect()
 }
 
-fn layer(checkpoint: &Checkpoint, index: usize, config: &EncoderConfig) -> Result<Layer> {
+fn layer(checkpoint: &Checkpoint, index: usize, config: &EncoderConfig, in_groups: bool) -> Result<Layer> {
     let names = LayerNames::of(config.architecture);
     let name = |part: &str| format!("{}.{index}.{part}", names.layer);
     let (hidden, ffn, width) = (config.hidden, config.ffn, config.hidden / config.heads);
     let read = |part: usize, outputs, inputs| Unpacked::read(checkpoint, &name(names.linear[part]), outputs, inputs);
     let parts = [read(0, hidden, hidden)?, read(1, hidden, hidden)?, read(2, hidden, hidden)?];
     let filled = lines(width) * LANES;
+    let packed = |matrix: Matrix| if in_groups { matrix.in_groups() } else { matrix };
     let heads = (0..config.heads).map(|head| {
         let channels = parts
             .iter()
             .flat_map(|part| (0..filled).map(move |i| if i < width { part.channel(head * width + i) } else { None }));
-        Matrix::pack(channels, hidden)
+        packed(Matrix::pack(channels, hidden))
     });
     let attention_output = read(3, hidden, hidden)?.with_spread_inputs(width, filled);
     Ok(Layer {
         heads: heads.collect(),
-        attention_output: attention_output.pack(),
+        attention_output: packed(attention_output.pack()),
         attention_norm: norm(checkpoint, &name(names.norm[0]), config)?,
-        ffn_in: read(4, ffn, hidden)?.pack(),
-        ffn_out: read(5, hidden, ffn)?.pack(),
+        ffn_in: packed(read(4, ffn, hidden)?.pack()),
+        ffn_out: packed(read(5, hidden, ffn)?.pack()),
         ffn_norm: norm(checkpoint, &name(names.norm[1]), config)?,
     })
 }

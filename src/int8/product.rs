@@ -5,7 +5,8 @@
 use std::ops::Range;
 
 use super::elementary::gelu;
-use super::matrix::Matrix;
+use super::groups::Groups;
+use super::matrix::{Matrix, Panel};
 use super::vector::{FloatLine, IntLine, Operation, Vector};
 
 /// Rows of activations: `x = scale * (q - zero)`, q from 0 to 127, a scale and a zero point for each row.
@@ -128,12 +129,19 @@ impl<E: Epilogue> Operation for Product<'_, E> {
         let mut sums = Tile::default();
         let mut panel = 0;
         while panel < panels {
-            let wide = V::TILE.1.min(panels - panel);
+            let of_panel = weights.panel(panel);
+            let wide = if let Panel::InOrder(_) = of_panel { V::TILE.1.min(panels - panel) } else { 1 };
             let mut row = 0;
             while row < activations.scales.len() {
-                let high = tile_rows::<V>(activations.scales.len() - row);
-                let rows = &activations.values[row * steps..];
-                tile::<V, Bytes>(v, (high, wide), rows, steps, weights.panels_from(panel), &mut sums);
+                let (rows, left) = (&activations.values[row * steps..], activations.scales.len() - row);
+                let high = match of_panel {
+                    Panel::InOrder(lines) => {
+                        let high = tile_rows::<V>(left);
+                        tile::<V, Bytes>(v, (high, wide), rows, steps, lines, &mut sums);
+                        high
+                    }
+                    Panel::InGroups(groups) => tile_in_groups(v, left, rows, groups, &mut sums),
+                };
                 for r in 0..high {
                     let (scale, zero) = (v.splat(activations.scales[row + r]), v.splat_int(activations.zeros[row + r]));
                     let line = (row + r) * panels + panel;
@@ -192,6 +200,26 @@ pub fn tile_rows<V: Vector>(left: usize) -> usize {
         }
     }
     1
+}
+
+/// The sums of the next rows, of which `left` are left, with a panel in groups; returns how many rows they are.
+#[inline(always)]
+pub fn tile_in_groups<V: Vector>(v: V, left: usize, rows: &[[u8; 4]], groups: Groups, sums: &mut Tile) -> usize {
+    match left {
+        // Two and two are faster than three and one.
+        2 | 4 => sum_groups::<V, 2>(v, rows, groups, sums),
+        3.. => sum_groups::<V, 3>(v, rows, groups, sums),
+        _ => sum_groups::<V, 1>(v, rows, groups, sums),
+    }
+}
+
+#[inline(always)]
+fn sum_groups<V: Vector, const R: usize>(v: V, rows: &[[u8; 4]], groups: Groups, sums: &mut Tile) -> usize {
+    let row = std::array::from_fn(|r| &rows[r * groups.steps()..][..groups.steps()]);
+    for (lines, sum) in sums.0.iter_mut().zip(v.dot_groups::<R>(row, groups)) {
+        v.store_int(sum, &mut lines[0].0);
+    }
+    R
 }
 
 /// The sums of a tile of `size` rows and panels. Row `r` is `rows[r * steps..][..steps]`, and so are the panels.

@@ -13,6 +13,8 @@ pub mod scalar;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 pub mod simd128;
 
+use super::groups::{Groups, LARGE, SMALL};
+
 /// Lanes of a vector, columns of a weight panel, and the virtual lanes of a reduction.
 pub const LANES: usize = 16;
 
@@ -39,6 +41,8 @@ pub trait Vector: Copy + Send + Sync + 'static {
     type Int: Copy;
     /// Rows of a product's tile (8, 6, 4, 2 or 1) and its panels of 16 columns (3, 2 or 1): as many accumulators as the registers hold.
     const TILE: (usize, usize);
+    /// Whether sums over a panel in [`Groups`] are faster here than those over its steps in their order.
+    const GROUPS: bool = false;
 
     fn splat(self, x: f32) -> Self::Float;
     fn load(self, from: &[f32; LANES]) -> Self::Float;
@@ -82,6 +86,12 @@ pub trait Vector: Copy + Send + Sync + 'static {
     /// `sum + a0 b0 + a1 b1` in each lane: two signed halves each, none of them -32,768.
     fn dot_halves(self, sum: Self::Int, a: Self::Int, b: Self::Int) -> Self::Int;
 
+    /// Sums of 1, 2 or 3 rows with a panel in groups; a row has [`Groups::steps`] steps. As exact as [`Vector::dot_bytes`], step by step.
+    #[inline(always)]
+    fn dot_groups<const R: usize>(self, rows: [&[[u8; 4]]; R], groups: Groups) -> [Self::Int; R] {
+        step_by_step(self, rows, groups)
+    }
+
     /// Sum of the lanes: each with the one 8 further, then 4, 2, 1.
     #[inline(always)]
     fn sum(self, x: Self::Float) -> f32 {
@@ -112,6 +122,21 @@ pub trait Vector: Copy + Send + Sync + 'static {
         }
         lanes.0[0]
     }
+}
+
+/// [`Vector::dot_groups`] without any gain by the groups.
+#[inline(always)]
+pub fn step_by_step<V: Vector, const R: usize>(v: V, rows: [&[[u8; 4]]; R], groups: Groups) -> [V::Int; R] {
+    debug_assert_eq!(groups.order().len(), LARGE * groups.large() + SMALL * groups.small());
+    let mut sums = [v.splat_int(0); R];
+    for (&step, weights) in groups.order().iter().zip(groups.weights()) {
+        let weights = v.load_int(&weights.0);
+        for (sum, row) in sums.iter_mut().zip(rows) {
+            let activation = v.splat_int(i32::from_le_bytes(row[usize::from(step)]));
+            *sum = v.dot_bytes(*sum, activation, weights);
+        }
+    }
+    sums
 }
 
 /// Something to compute with the lanes of any instruction set. Implementations are `#[inline(always)]`, as all that they call: only so does

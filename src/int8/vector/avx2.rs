@@ -5,12 +5,17 @@
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
-use super::{LANES, Operation, Vector};
+use super::{LANES, Operation, Vector, step_by_step};
+use crate::int8::groups::Groups;
+
+mod groups;
 
 /// How eight lanes get their dot products, and what the CPU must have for it.
 pub trait Dot: Copy + Send + Sync + 'static {
     /// Rows and panels of a tile.
     const TILE: (usize, usize);
+    /// As [`Vector::GROUPS`].
+    const GROUPS: bool = false;
 
     /// Whether the CPU and the operating system have what the instructions need.
     fn is_there() -> bool;
@@ -32,6 +37,15 @@ pub trait Dot: Copy + Send + Sync + 'static {
     /// # Safety
     /// [`Dot::is_there`].
     unsafe fn halves(sum: __m256i, a: __m256i, b: __m256i) -> __m256i;
+
+    /// As [`Vector::dot_groups`].
+    ///
+    /// # Safety
+    /// [`Dot::is_there`].
+    #[inline(always)]
+    unsafe fn groups<const R: usize>(vector: Wide<Self>, rows: [&[[u8; 4]]; R], groups: Groups) -> [[__m256i; 2]; R] {
+        step_by_step(vector, rows, groups)
+    }
 }
 
 /// AVX2 alone (Intel from Haswell, AMD from Zen on).
@@ -49,6 +63,7 @@ pub struct EvexVnni;
 impl Dot for Maddubs {
     /// Eight sums; weights, an activation, a product and a vector of ones take the rest.
     const TILE: (usize, usize) = (4, 1);
+    const GROUPS: bool = true;
 
     fn is_there() -> bool {
         is_x86_feature_detected!("avx2")
@@ -69,6 +84,12 @@ impl Dot for Maddubs {
     unsafe fn halves(sum: __m256i, a: __m256i, b: __m256i) -> __m256i {
         // SAFETY: the caller's.
         unsafe { _mm256_add_epi32(sum, _mm256_madd_epi16(a, b)) }
+    }
+
+    #[inline(always)]
+    unsafe fn groups<const R: usize>(_: Wide<Self>, rows: [&[[u8; 4]]; R], groups: Groups) -> [[__m256i; 2]; R] {
+        // SAFETY: the caller's.
+        unsafe { groups::sums(rows, groups) }
     }
 }
 
@@ -150,6 +171,7 @@ impl<D: Dot> Vector for Wide<D> {
     type Float = [__m256; 2];
     type Int = [__m256i; 2];
     const TILE: (usize, usize) = D::TILE;
+    const GROUPS: bool = D::GROUPS;
 
     #[inline(always)]
     fn splat(self, x: f32) -> [__m256; 2] {
@@ -297,6 +319,11 @@ impl<D: Dot> Vector for Wide<D> {
     #[inline(always)]
     fn dot_halves(self, sum: [__m256i; 2], a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] {
         unsafe { [D::halves(sum[0], a[0], b[0]), D::halves(sum[1], a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    fn dot_groups<const R: usize>(self, rows: [&[[u8; 4]]; R], groups: Groups) -> [[__m256i; 2]; R] {
+        unsafe { D::groups(self, rows, groups) }
     }
 
     #[inline(always)]
