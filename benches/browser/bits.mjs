@@ -1,7 +1,7 @@
 /**
  * Scores of the package beside the native engine's, bit by bit: in Node with both builds, in Chromium, and in Firefox if it is there.
  *
- *     cargo build --release --example score_bits      # and `npm run build` in www
+ *     cargo build --workspace --example score_bits    # and `npm run build` in www
  *     node bits.mjs [TEXTS.jsonl]                     # a key `text` on each line; CHROMIUM and FIREFOX name browsers
  *
  * Without a file: 2,000 sentences whose words are drawn from those of tests/general_text.jsonl. Ends with an error if any entity, place, class or score differs.
@@ -35,7 +35,7 @@ const file = process.argv[2] ?? join(scratch, "drawn.jsonl");
 if (!process.argv[2]) writeFileSync(file, drawn().map((text) => `${JSON.stringify({ text })}\n`).join(""));
 const texts = readFileSync(file, "utf8").trim().split("\n").map((line) => JSON.parse(line).text);
 const most = { encoding: "utf8", maxBuffer: 1 << 30 };
-const expected = execFileSync(join(target, "release", "examples", "score_bits"), [model, file], most).trim().split("\n");
+const expected = execFileSync(join(target, "debug", "examples", "score_bits"), [model, file], most).trim().split("\n");
 
 /** Run in each of the engines: what is found in the texts, as the native program writes it. */
 const TAG = `(tagger, texts) => {

@@ -1,7 +1,7 @@
 //! Sixteen lanes in four 128-bit vectors of WebAssembly: plain simd128, and relaxed SIMD where the module is built with it.
 //! In: lanes. Out: lanes, as [`super::Vector`] says. A module's instructions are checked when it is loaded, so the choice is made when it is built:
-//! `-C target-feature=+simd128` or `+simd128,+relaxed-simd`. Method: relaxed SIMD's dot product takes one side as 7 bits, for which all its
-//! implementations agree; without it two products are added in 32 bits (`i32x4.dot_i16x8_s`) after widening.
+//! `-C target-feature=+simd128` or `+simd128,+relaxed-simd`. Method: relaxed SIMD's dot products take one side as 7 bits, for which all their
+//! implementations agree; without them two products are added in 32 bits (`i32x4.dot_i16x8_s`) after widening.
 
 use std::arch::wasm32::*;
 
@@ -23,32 +23,91 @@ impl Simd128 {
     }
 
     /// Computes an operation with these instructions.
+    #[cfg(target_feature = "relaxed-simd")]
     pub fn run<O: Operation>(self, operation: O) -> O::Output {
-        operation.run(self)
+        if has_dot_instruction() { run_with(operation, Lanes(Whole)) } else { run_with(operation, Lanes(Halved)) }
     }
 
-    /// Its name: which of the two dot products the module has.
+    /// Computes an operation with these instructions.
+    #[cfg(not(target_feature = "relaxed-simd"))]
+    pub fn run<O: Operation>(self, operation: O) -> O::Output {
+        operation.run(Lanes(Widened))
+    }
+
+    /// Its name: which dot products the module has.
     pub fn name(self) -> &'static str {
         if cfg!(target_feature = "relaxed-simd") { "relaxed-simd" } else { "simd128" }
     }
 }
 
-/// Four products of bytes added in each 32-bit lane.
+/// A function of its own, so that those that are the same with both dot products are merged.
 #[cfg(target_feature = "relaxed-simd")]
-#[inline(always)]
-fn dot_bytes(sum: v128, a: v128, b: v128) -> v128 {
-    i32x4_relaxed_dot_i8x16_i7x16_add(b, a, sum)
+#[inline(never)]
+fn run_with<O: Operation, D: Dot>(operation: O, lanes: Lanes<D>) -> O::Output {
+    operation.run(lanes)
 }
 
-/// Four products of bytes added in each 32-bit lane: two by the instruction, whose pairs of even and odd lanes are then added.
-#[cfg(not(target_feature = "relaxed-simd"))]
-#[inline(always)]
-fn dot_bytes(sum: v128, a: v128, b: v128) -> v128 {
-    let low = i32x4_dot_i16x8(i16x8_extend_low_i8x16(a), i16x8_extend_low_i8x16(b));
-    let high = i32x4_dot_i16x8(i16x8_extend_high_i8x16(a), i16x8_extend_high_i8x16(b));
-    let (even, odd) = (i32x4_shuffle::<0, 2, 4, 6>(low, high), i32x4_shuffle::<1, 3, 5, 7>(low, high));
-    i32x4_add(sum, i32x4_add(even, odd))
+/// Whether the machine adds four products in one instruction, as VNNI and SDOT do. Others build it from `pmaddubsw`, whose 16-bit sums saturate, and that shows
+/// where the 7-bit side has 8 bits; there the engine's five instructions are more than the three of [`Halved`].
+#[cfg(target_feature = "relaxed-simd")]
+fn has_dot_instruction() -> bool {
+    let (a, b) = std::hint::black_box((i8x16_splat(127), i8x16_splat(-1)));
+    let saturated = 2 * i32::from(i16::MAX);
+    i32x4_extract_lane::<0>(i32x4_relaxed_dot_i8x16_i7x16_add(a, b, i32x4_splat(0))) != saturated
 }
+
+/// How four products of bytes are added in each 32-bit lane: `a` of 0 to 127, `b` of -127 to 127.
+pub trait Dot: Copy + Send + Sync + 'static {
+    fn bytes(self, sum: v128, a: v128, b: v128) -> v128;
+}
+
+/// By one instruction.
+#[cfg(target_feature = "relaxed-simd")]
+#[derive(Debug, Clone, Copy)]
+pub struct Whole;
+
+#[cfg(target_feature = "relaxed-simd")]
+impl Dot for Whole {
+    #[inline(always)]
+    fn bytes(self, sum: v128, a: v128, b: v128) -> v128 {
+        i32x4_relaxed_dot_i8x16_i7x16_add(b, a, sum)
+    }
+}
+
+/// Two and two in 16 bits, which hold 2 x 127 x 127, then both.
+#[cfg(target_feature = "relaxed-simd")]
+#[derive(Debug, Clone, Copy)]
+pub struct Halved;
+
+#[cfg(target_feature = "relaxed-simd")]
+impl Dot for Halved {
+    #[inline(always)]
+    fn bytes(self, sum: v128, a: v128, b: v128) -> v128 {
+        let pairs = i16x8_relaxed_dot_i8x16_i7x16(b, a);
+        // As `i32x4_extadd_pairwise_i16x8` the compiler would make `Whole` of it.
+        i32x4_add(sum, i32x4_dot_i16x8(pairs, i16x8_splat(1)))
+    }
+}
+
+/// Two by the instruction for 16 bits, whose pairs of even and odd lanes are then added.
+#[cfg(not(target_feature = "relaxed-simd"))]
+#[derive(Debug, Clone, Copy)]
+pub struct Widened;
+
+#[cfg(not(target_feature = "relaxed-simd"))]
+impl Dot for Widened {
+    #[inline(always)]
+    fn bytes(self, sum: v128, a: v128, b: v128) -> v128 {
+        let low = i32x4_dot_i16x8(i16x8_extend_low_i8x16(a), i16x8_extend_low_i8x16(b));
+        let high = i32x4_dot_i16x8(i16x8_extend_high_i8x16(a), i16x8_extend_high_i8x16(b));
+        let (even, odd) = (i32x4_shuffle::<0, 2, 4, 6>(low, high), i32x4_shuffle::<1, 3, 5, 7>(low, high));
+        i32x4_add(sum, i32x4_add(even, odd))
+    }
+}
+
+/// The lanes, with one of the dot products.
+#[derive(Debug, Clone, Copy)]
+pub struct Lanes<D>(D);
 
 /// Each quarter of one or two vectors through one instruction.
 #[inline(always)]
@@ -74,7 +133,7 @@ unsafe fn store_all(x: [v128; 4], to: *mut v128) {
     }
 }
 
-impl Vector for Simd128 {
+impl<D: Dot> Vector for Lanes<D> {
     type Float = [v128; 4];
     type Int = [v128; 4];
     /// Engines map these onto 16 or 32 registers: eight sums, four weights, an activation.
@@ -219,11 +278,12 @@ impl Vector for Simd128 {
 
     #[inline(always)]
     fn dot_bytes(self, sum: [v128; 4], a: [v128; 4], b: [v128; 4]) -> [v128; 4] {
+        let dot = self.0;
         [
-            dot_bytes(sum[0], a[0], b[0]),
-            dot_bytes(sum[1], a[1], b[1]),
-            dot_bytes(sum[2], a[2], b[2]),
-            dot_bytes(sum[3], a[3], b[3]),
+            dot.bytes(sum[0], a[0], b[0]),
+            dot.bytes(sum[1], a[1], b[1]),
+            dot.bytes(sum[2], a[2], b[2]),
+            dot.bytes(sum[3], a[3], b[3]),
         ]
     }
 
