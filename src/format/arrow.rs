@@ -20,7 +20,7 @@ use crate::reading::Note;
 
 /// What a file begins with, filled up to eight bytes; a stream follows.
 const MAGIC: &[u8] = b"ARROW1";
-const MAGIC_BYTES: u64 = 8;
+const MAGIC_BYTES: usize = 8;
 /// Stands before the length of a message's head.
 const CONTINUATION: [u8; 4] = [0xff; 4];
 /// Most bytes of a message's head, which describes columns and buffers.
@@ -29,16 +29,30 @@ const MOST_HEAD: usize = 64 << 20;
 /// The documents of a stream or file.
 pub(super) fn documents(input: Box<dyn Read + Send>, file: &str, options: &ReadOptions) -> Result<Rows> {
     let failed = |error: ArrowError| unreadable(file, &error.to_string());
-    let (head, mut input) = peek(input, MAGIC_BYTES).map_err(|e| failed(e.into()))?;
-    if head.starts_with(MAGIC) {
-        input.read_exact(&mut [0; MAGIC_BYTES as usize]).map_err(|e| failed(e.into()))?;
-    }
+    let input = behind_magic(input).map_err(|e| failed(e.into()))?;
     let messages =
         Messages { input, most_bytes: options.most_bytes as u64, head: io::Cursor::default(), body: 0, ended: false };
     let stream = StreamReader::try_new(messages, None).map_err(failed)?;
     let columns = wanted(&stream.schema(), file, options)?;
     let batches = stream.map(move |batch| batch?.project(&columns));
     Ok(Rows::new(Box::new(batches), file, options))
+}
+
+/// The stream inside a file, or a stream as it is.
+fn behind_magic(input: Box<dyn Read + Send>) -> io::Result<Box<dyn Read + Send>> {
+    let (head, mut input) = peek(input, MAGIC_BYTES as u64)?;
+    if !head.starts_with(MAGIC) {
+        return Ok(Box::new(input));
+    }
+    input.read_exact(&mut [0; MAGIC_BYTES])?;
+    // Writers may fill up to more than eight bytes; a message never begins with eight zeros.
+    loop {
+        let mut group = Vec::new();
+        input.by_ref().take(MAGIC_BYTES as u64).read_to_end(&mut group)?;
+        if group != [0; MAGIC_BYTES] {
+            return Ok(Box::new(io::Cursor::new(group).chain(input)));
+        }
+    }
 }
 
 /// A stream whose messages are no larger than they may be: who reads a message makes room for as much as it says of itself.

@@ -2,7 +2,7 @@
 //! Out: the bytes inside; which compression it is, the first bytes say, not the file's name.
 //! Method: gzip (RFC 1952) and Zstandard (RFC 8878), several members or frames one after another included, in Rust alone.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufReader, Read};
 
 use flate2::bufread::MultiGzDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
@@ -10,6 +10,10 @@ use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 const ZSTANDARD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+/// Of a Zstandard frame.
+const LONGEST_HEADER: usize = 18;
+/// What `zstd` itself gives a frame without being asked for more (`--long=27`).
+const LARGEST_WINDOW: u64 = 1 << 27;
 /// Bytes asked of a file at once.
 const BUFFER: usize = 64 * 1024;
 
@@ -33,7 +37,7 @@ pub(super) fn decompress(reader: impl Read + Send + 'static) -> io::Result<Box<d
     Ok(if head.starts_with(&GZIP) {
         Box::new(MultiGzDecoder::new(reader))
     } else if head == ZSTANDARD {
-        Box::new(ZstandardFrames { input: Some(reader), frame: None })
+        Box::new(ZstandardFrames { input: Some(Ahead { head: Vec::new(), reader }), frame: None })
     } else {
         Box::new(reader)
     })
@@ -41,15 +45,42 @@ pub(super) fn decompress(reader: impl Read + Send + 'static) -> io::Result<Box<d
 
 type Frame<R> = StreamingDecoder<R, FrameDecoder>;
 
+/// A stream that can be looked at before it is read.
+struct Ahead<R> {
+    /// Bytes that were looked at and not read.
+    head: Vec<u8>,
+    reader: R,
+}
+
+impl<R: Read> Ahead<R> {
+    /// The next `count` bytes, or as many as there are.
+    fn look(&mut self, count: usize) -> io::Result<&[u8]> {
+        let missing = count.saturating_sub(self.head.len()) as u64;
+        self.reader.by_ref().take(missing).read_to_end(&mut self.head)?;
+        Ok(&self.head)
+    }
+}
+
+impl<R: Read> Read for Ahead<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.head.is_empty() {
+            return self.reader.read(buffer);
+        }
+        let read = self.head.as_slice().read(buffer)?;
+        self.head.drain(..read);
+        Ok(read)
+    }
+}
+
 /// The frames of a Zstandard file, one after another.
 struct ZstandardFrames<R: Read> {
     /// Between two frames.
-    input: Option<R>,
+    input: Option<Ahead<R>>,
     /// Inside one.
-    frame: Option<Frame<R>>,
+    frame: Option<Frame<Ahead<R>>>,
 }
 
-impl<R: BufRead> Read for ZstandardFrames<R> {
+impl<R: Read> Read for ZstandardFrames<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             if let Some(frame) = &mut self.frame {
@@ -60,12 +91,37 @@ impl<R: BufRead> Read for ZstandardFrames<R> {
                 self.input = self.frame.take().map(Frame::into_inner);
             }
             let Some(mut input) = self.input.take() else { return Ok(0) };
-            if input.fill_buf()?.is_empty() {
+            let head = input.look(LONGEST_HEADER)?;
+            if head.is_empty() {
                 return Ok(0);
+            }
+            let window = window_size(head);
+            if window > LARGEST_WINDOW {
+                let message = format!(
+                    "a Zstandard frame that asks for {window} bytes of memory, but {LARGEST_WINDOW} are the most: decompress the file with zstd first"
+                );
+                return Err(io::Error::new(io::ErrorKind::InvalidData, message));
             }
             self.frame = open_frame(input)?;
         }
     }
+}
+
+/// The memory that a frame asks for, by its header (RFC 8878, section 3.1.1.1); 0 if that is not whole. The decoder holds as much of what it gives.
+fn window_size(header: &[u8]) -> u64 {
+    let byte = |at: usize| header.get(at).copied().unwrap_or(0);
+    let descriptor = byte(4);
+    let single_segment = descriptor & 0x20 != 0;
+    if !single_segment {
+        let window = byte(5);
+        let base = 1u64 << (10 + (window >> 3));
+        return base + base / 8 * u64::from(window & 7);
+    }
+    // The content's length, behind the dictionary's number.
+    let at = 5 + [0, 1, 2, 4][usize::from(descriptor & 3)];
+    let length = 1usize << (descriptor >> 6);
+    let number = (0..length).rev().fold(0u64, |number, place| number << 8 | u64::from(byte(at + place)));
+    if length == 2 { number + 256 } else { number }
 }
 
 /// Reads a frame's header; frames of users' own data, which RFC 8878 has readers skip, are named as what is not read.
@@ -120,6 +176,26 @@ mod tests {
         assert_eq!(inside(zstd.to_vec()).unwrap(), "benzene");
         let gzip = b"\x1f\x8b\x08\0\0\0\0\0\0\x03\x4b\x4a\xcd\xab\x4a\xcd\x4b\x05\0\xba\x4f\x46\x73\x07\0\0\0";
         assert_eq!(inside(gzip.to_vec()).unwrap(), "benzene");
+    }
+
+    /// Headers written by hand to RFC 8878: windows of 128 MB and more, and single segments whose length has one, two, four and eight bytes.
+    #[test]
+    fn frames_that_ask_for_too_much_are_refused() {
+        for (header, window) in [
+            (&b"\x28\xb5\x2f\xfd\x04\x88"[..], 1 << 27),
+            (b"\x28\xb5\x2f\xfd\x04\x8a", (1 << 27) + (1 << 25)),
+            (b"\x28\xb5\x2f\xfd\x04\xa8", 1 << 31),
+            (b"\x28\xb5\x2f\xfd\x04\x58", 1 << 21),
+            (b"\x28\xb5\x2f\xfd\x20\x07", 7),
+            (b"\x28\xb5\x2f\xfd\x60\x01\x01", 513),
+            (b"\x28\xb5\x2f\xfd\xa1\x09\x00\x00\x00\x01", 1 << 24),
+            (b"\x28\xb5\x2f\xfd\xe0\0\0\0\0\0\x01\0\0", 1 << 40),
+        ] {
+            assert_eq!(window_size(header), window, "{header:?}");
+            let error = inside([header, &[0; 20]].concat());
+            let refused = error.is_err_and(|error| error.to_string().contains("bytes of memory"));
+            assert_eq!(refused, window > LARGEST_WINDOW, "{header:?}");
+        }
     }
 
     #[test]

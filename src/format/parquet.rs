@@ -24,6 +24,8 @@ use crate::reading::Note;
 
 /// Rows that are decoded at once: few, for a row may be a whole article.
 const ROWS_AT_ONCE: usize = 64;
+/// Bytes asked of a file at once where a page's header is read, which has some tens; pages are read whole.
+const HEADER_BYTES: usize = 512;
 /// Mentions of a row group, some ten megabytes, which lie in memory until it is whole.
 const GROUP_ROWS: usize = 256 * 1024;
 
@@ -61,7 +63,7 @@ impl ChunkReader for CountedFile {
         let counted = Counted::new(file, move |bytes| {
             bytes_read.fetch_add(bytes as u64, Ordering::Relaxed);
         });
-        Ok(Box::new(BufReader::new(counted)))
+        Ok(Box::new(BufReader::with_capacity(HEADER_BYTES, counted)))
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<bytes::Bytes> {
