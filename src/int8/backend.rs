@@ -1,8 +1,6 @@
 //! The integer engine as a backend: a packed batch -> emissions, on the CPU.
 //! Sequences are read in groups that fit the caches; groups go to threads, and where there are fewer groups than threads, these share each.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use rayon::prelude::*;
 
 use super::checkpoint::Checkpoint;
@@ -98,41 +96,13 @@ fn groups(batch: &Batch, threads: usize) -> Vec<Group<'_>> {
     groups
 }
 
-/// Does some work whose short passes the pool's threads share. Meanwhile none of them falls asleep, for to wake one takes as long as a pass.
-fn wide_awake<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R {
-    if threads == 1 {
-        return work();
-    }
-    /// Lets the others go, when `work` panics, too.
-    struct Done<'d>(&'d AtomicBool);
-    impl Drop for Done<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Release);
-        }
-    }
-    let done = AtomicBool::new(false);
-    rayon::scope(|scope| {
-        for _ in 1..threads {
-            scope.spawn(|_| {
-                while !done.load(Ordering::Acquire) {
-                    if rayon::yield_now() != Some(rayon::Yield::Executed) {
-                        std::hint::spin_loop();
-                    }
-                }
-            });
-        }
-        let _done = Done(&done);
-        work()
-    })
-}
-
 impl Backend for IntegerBackend {
     fn emissions(&self, batch: &Batch) -> Result<Emissions> {
         self.check(batch)?;
         let threads = rayon::current_num_threads();
         let groups = groups(batch, threads);
         let read: Vec<_> = if threads == 1 || groups.len() == 1 {
-            groups.into_iter().map(|group| wide_awake(threads, || self.engine.read(group, threads))).collect()
+            groups.into_iter().map(|group| self.engine.read(group, threads)).collect()
         } else {
             let inside = if groups.len() < threads { threads } else { 1 };
             groups.into_par_iter().map(|group| self.engine.read(group, inside)).collect()
