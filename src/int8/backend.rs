@@ -1,8 +1,6 @@
 //! The integer engine as a backend: a packed batch -> emissions, on the CPU.
 //! Sequences are read in groups that fit the caches; groups go to threads, and where there are fewer groups than threads, these share each.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use rayon::prelude::*;
 
 use super::checkpoint::Checkpoint;
@@ -18,6 +16,8 @@ use crate::model::crf::Crf;
 
 /// Pieces of a group: what lies in the second-level cache beside the weights, and enough for each weight that is loaded.
 const GROUP: usize = 256;
+/// Most pieces of a group of several sequences: whole ones seldom add up to [`GROUP`].
+const MOST_OF_GROUP: usize = GROUP + GROUP / 4;
 /// Pieces of the smallest group that is worth a thread of its own.
 const LEAST_GROUP: usize = 32;
 
@@ -80,7 +80,7 @@ fn groups(batch: &Batch, threads: usize) -> Vec<Group<'_>> {
         let goal = (groups.len() + 1) * pieces / parts;
         let belongs = |next: usize| {
             let [begins, ends] = [batch.cu_seqlens[next], batch.cu_seqlens[next + 1]].map(|piece| piece as usize);
-            begins + (ends - begins) / 2 <= goal && ends - start as usize <= GROUP
+            begins + (ends - begins) / 2 <= goal && ends - start as usize <= MOST_OF_GROUP
         };
         let end = (first + 1..batch.sequences()).find(|&next| !belongs(next)).unwrap_or(batch.sequences());
         let pieces = start as usize..batch.cu_seqlens[end] as usize;
@@ -96,41 +96,13 @@ fn groups(batch: &Batch, threads: usize) -> Vec<Group<'_>> {
     groups
 }
 
-/// Does some work whose short passes the pool's threads share. Meanwhile none of them falls asleep, for to wake one takes as long as a pass.
-fn wide_awake<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R {
-    if threads == 1 {
-        return work();
-    }
-    /// Lets the others go, when `work` panics, too.
-    struct Done<'d>(&'d AtomicBool);
-    impl Drop for Done<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Release);
-        }
-    }
-    let done = AtomicBool::new(false);
-    rayon::scope(|scope| {
-        for _ in 1..threads {
-            scope.spawn(|_| {
-                while !done.load(Ordering::Acquire) {
-                    if rayon::yield_now() != Some(rayon::Yield::Executed) {
-                        std::hint::spin_loop();
-                    }
-                }
-            });
-        }
-        let _done = Done(&done);
-        work()
-    })
-}
-
 impl Backend for IntegerBackend {
     fn emissions(&self, batch: &Batch) -> Result<Emissions> {
         self.check(batch)?;
         let threads = rayon::current_num_threads();
         let groups = groups(batch, threads);
         let read: Vec<_> = if threads == 1 || groups.len() == 1 {
-            groups.into_iter().map(|group| wide_awake(threads, || self.engine.read(group, threads))).collect()
+            groups.into_iter().map(|group| self.engine.read(group, threads)).collect()
         } else {
             let inside = if groups.len() < threads { threads } else { 1 };
             groups.into_par_iter().map(|group| self.engine.read(group, inside)).collect()
@@ -176,7 +148,7 @@ mod tests {
                     found += group.cu_seqlens.len() - 1;
                     assert_eq!(group.cu_seqlens.last(), Some(&pieces));
                     assert_eq!(group.word_starts.len(), group.cu_seqlens.len() - 1);
-                    assert!(group.ids.len() <= GROUP || group.word_starts.len() == 1);
+                    assert!(group.ids.len() <= MOST_OF_GROUP || group.word_starts.len() == 1);
                 }
                 assert_eq!((found, pieces as usize), (batch.sequences(), batch.pieces()));
                 let most = groups.iter().map(|group| group.ids.len()).max().unwrap_or(0);
