@@ -3,11 +3,11 @@
  *
  *     (cd www && npm ci && npm run build) && cd benches/browser && npm ci --ignore-scripts
  *     python prepare.py                                          # what it needs: requirements.txt
- *     node bench.mjs [--rounds 5] [--only REGEX] [--json]        # CHROMIUM names the browser
+ *     node bench.mjs [--rounds 5] [--only REGEX] [--json] [--cpu] [--workloads A32,A256]    # CHROMIUM names the browser
  *
  * chemtag is timed from text to entities, with its tokenizer, decoding and JavaScript objects; onnxruntime-web from word pieces to emissions alone, which is less; transformers.js
  * from text to labels of word pieces. A32 and A256 are one sequence of so many pieces; B-sorted and B-unsorted are sentences, sorted by length and batched by padded size, or as they
- * come, 16 to a batch. A pool gets all of them in one call. Loads are from navigation to the first output, everything from a server on this machine.
+ * come, 16 to a batch. With --cpu they are timed in processor time instead (Linux), which a busy machine disturbs less; several threads then add up. A pool gets all of them in one call. Loads are from navigation to the first output, everything from a server on this machine.
  */
 
 import { existsSync, readFileSync } from "node:fs";
@@ -23,7 +23,8 @@ import { serve } from "../../www/demo/serve.mjs";
 const here = dirname(fileURLToPath(import.meta.url));
 const root = join(here, "..", "..");
 const { values: options } = parseArgs({
-  options: { rounds: { type: "string", default: "5" }, only: { type: "string", default: "." }, json: { type: "boolean", default: false } },
+  options: { rounds: { type: "string", default: "5" }, only: { type: "string", default: "." }, json: { type: "boolean", default: false },
+    cpu: { type: "boolean", default: false }, workloads: { type: "string", default: "A32,A256,B-sorted,B-unsorted" } },
 });
 const rounds = Number(options.rounds);
 
@@ -43,7 +44,9 @@ const ENGINES = [
 ].map(([engine, threads]) => ({ engine, threads, label: `${engine}, ${threads} thread${threads > 1 ? "s" : ""}` }))
   .filter(({ label }) => new RegExp(options.only).test(label));
 /** Least passes and seconds of a workload in each round. */
-const PASSES = { A32: [15, 0.5], A256: [3, 0.5], "B-sorted": [1, 0], "B-unsorted": [1, 0] };
+const ALL_PASSES = { A32: [15, 0.5], A256: [3, 0.5], "B-sorted": [1, 0], "B-unsorted": [1, 0] };
+
+const PASSES = Object.fromEntries(options.workloads.split(",").map((name) => [name, ALL_PASSES[name]]));
 
 const isolation = { "cross-origin-opener-policy": "same-origin", "cross-origin-embedder-policy": "require-corp" };
 /** The other engines need more than our own policy allows, and threads need isolation; ours runs without it. */
@@ -64,6 +67,25 @@ async function open(context, address) {
   page.on("pageerror", (error) => console.error(`${address}: ${error}`));
   await page.goto(address);
   return [page, await page.evaluate(() => first)];
+}
+
+/** Milliseconds of processor time that all pages' processes have used, by the kernel's clock of 100 ticks a second. */
+async function processorTime() {
+  const session = await browser.newBrowserCDPSession();
+  const { processInfo } = await session.send("SystemInfo.getProcessInfo");
+  await session.detach();
+  const renderers = processInfo.filter(({ type }) => type === "renderer");
+  return renderers.reduce((sum, { id }) => {
+    const [user, system] = readFileSync(`/proc/${id}/stat`, "utf8").split(") ")[1].split(" ").slice(11, 13);
+    return sum + 10 * (Number(user) + Number(system));
+  }, 0);
+}
+
+/** Milliseconds of a pass, on the wall's clock or the processor's. */
+async function timed(page, name) {
+  const before = options.cpu ? await processorTime() : 0;
+  const [milliseconds, passes] = await page.evaluate(([name, passes]) => time(name, ...passes), [name, PASSES[name]]);
+  return options.cpu ? ((await processorTime()) - before) / passes : milliseconds;
 }
 
 const measured = new Map();
@@ -101,7 +123,7 @@ try {
         const place = (turn + round) % pages.length;
         // Threads of others may spin for a moment after their last work.
         await pages[place].waitForTimeout(200);
-        note(ENGINES[place].label, name, await pages[place].evaluate(([name, passes]) => time(name, ...passes), [name, PASSES[name]]));
+        note(ENGINES[place].label, name, await timed(pages[place], name));
       }
       console.error(`round ${round + 1} of ${rounds}: ${name}`);
     }
@@ -125,7 +147,7 @@ if (options.json) {
     console.log(JSON.stringify({ engine: label, workload: what, unit: isSpeed(what) ? "pieces/s" : "ms", values: values.map((value) => figure(what, value)) }));
   }
 }
-console.log(`${cpus()[0].model}, ${cpus().length} cores, Chromium ${browser.version()}, ${rounds} rounds; ms, sentences in word pieces a second; median (lowest to highest)\n`);
+console.log(`${cpus()[0].model}, ${cpus().length} cores, Chromium ${browser.version()}, ${rounds} rounds; ${options.cpu ? "processor time, but for loads; " : ""}ms, sentences in word pieces a second; median (lowest to highest)\n`);
 console.log(`| engine | ${whats.join(" | ")} |\n|---|${whats.map(() => "---|").join("")}`);
 for (const { label } of ENGINES) {
   const cells = whats.map((what) => {

@@ -1,6 +1,6 @@
 /**
  * One engine in one page, `?engine=NAME&threads=N`: loads it, then times workloads when bench.mjs asks. `window.first` is a promise of the milliseconds from navigation to the
- * first output, `window.time(workload, least, seconds)` one of the median milliseconds of a pass over a workload's batches.
+ * first output, `window.time(workload, least, seconds)` one of the median milliseconds of a pass over a workload's batches and the number of passes.
  */
 
 const MODULES = "/benches/browser/node_modules";
@@ -95,5 +95,5 @@ window.time = async (name, least, seconds) => {
     for (const batch of prepared.get(name)) await run(batch);
     times.push(performance.now() - started);
   }
-  return median(times);
+  return [median(times), times.length];
 };
