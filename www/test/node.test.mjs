@@ -126,6 +126,19 @@ test("a lower threshold finds more, a wrong one is refused", async () => {
   await assert.rejects(tagger.tag(7), coded("bad-option"));
 });
 
+test("who types on and on does not fill the engine's memory", async () => {
+  const engine = await instantiate(await compile());
+  const direct = await engine.Tagger.load(readFileSync(modelFile));
+  const typed = sentences.flatMap((text) => Array.from({ length: text.length }, (_, end) => text.slice(0, end + 1))).slice(0, 1500);
+  const after = typed.map((text) => {
+    direct.tag(text);
+    return direct.info().memoryBytes;
+  });
+  assert.ok(after.at(-1) - after[after.length / 10] < 2e6, `${after[after.length / 10]} bytes after a tenth, ${after.at(-1)} at the end`);
+  assert.ok(after.at(-1) < 90e6);
+  direct.free();
+});
+
 test("requests are cancelled, and the latest wins", async () => {
   const long = `${abstract}\n\n`.repeat(40);
   const aborts = new AbortController();
