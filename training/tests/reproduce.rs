@@ -14,7 +14,7 @@ const TRAIN: &str = env!("CARGO_BIN_EXE_chemtag-train");
 const RECIPES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/recipes");
 
 /// Values that take the place of the default model's: the beginning of the recipes' names, a key, its value.
-const SMALL: [(&str, &str, &str); 29] = [
+const SMALL: [(&str, &str, &str); 31] = [
     ("vocab", "size", "80"),
     ("start-teacher", "layers", "2"),
     ("start-teacher", "hidden", "32"),
@@ -35,12 +35,14 @@ const SMALL: [(&str, &str, &str); 29] = [
     ("finetune-encoder", "epochs", "3"),
     ("finetune-encoder", "learning_rate", "4e-3"),
     ("finetune-gold", "learning_rate", "1e-3"),
+    ("label", "sequence_pieces", "36"),
     ("distill", "sequence_pieces", "36"),
     ("distill", "pieces", "60_000"),
     ("distill", "batch_pieces", "400"),
     ("distill", "learning_rate", "5e-3"),
     ("pretrain", "device", "'cpu'"),
     ("finetune", "device", "'cpu'"),
+    ("label", "device", "'cpu'"),
     ("distill", "device", "'cpu'"),
     ("calibrate", "device", "'cpu'"),
     ("evaluate", "device", "'cpu'"),

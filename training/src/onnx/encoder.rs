@@ -1,6 +1,6 @@
 //! A model's configuration and tensors -> the graph of its encoder (DistilBERT or BERT, post-LayerNorm, exact GELU) and heads.
 
-use chemtag::model::config::ModelConfig;
+use chemtag::model::config::{Architecture, ModelConfig};
 use chemtag::model::crf::TAGS;
 use chemtag::model::layout::{EncoderLayout, Place};
 use chemtag::model::names;
@@ -45,7 +45,7 @@ struct Network<'n> {
     tensors: &'n Tensors<'n>,
     config: &'n ModelConfig,
     /// Tensors of the encoder that are not in the graph yet, in the layout's order: embeddings, then for each layer the weights of query, key and value, their
-    /// biases, and what follows.
+    /// biases, weights and bias of the three other products, and the two LayerNorms.
     places: std::slice::Iter<'n, Place>,
     prefix: &'static str,
 }
@@ -148,36 +148,42 @@ impl Network<'_> {
         let (start, axis) = (graph.sizes(&[0]), graph.sizes(&[0]));
         let positions = graph.node("Slice", &[&positions, &start, &length, &axis], Vec::new());
         let mut sum = graph.two("Add", &words, &positions);
-        if self.config.encoder.token_types > 0 {
+        if self.config.encoder.architecture == Architecture::Bert {
             // chemtag reads one segment: the first token type is that of every piece.
             let types = self.floats()?;
             let first = self.graph.index(0);
             let of_type = self.graph.gather(&types, &first);
             sum = self.graph.two("Add", &sum, &of_type);
         }
-        self.norm(&sum)
+        let norm = self.norm()?;
+        Ok(self.normalised(&sum, &norm))
     }
 
-    /// A LayerNorm with the next two tensors.
-    fn norm(&mut self, rows: &Name) -> Result<Name> {
-        let (weight, bias) = (self.floats()?, self.floats()?);
-        Ok(self.graph.layer_norm(rows, &weight, &bias, self.config.encoder.layer_norm_eps as f32))
+    /// The next two tensors as a LayerNorm's weight and bias.
+    fn norm(&mut self) -> Result<[Name; 2]> {
+        Ok([self.floats()?, self.floats()?])
+    }
+
+    fn normalised(&mut self, rows: &Name, [weight, bias]: &[Name; 2]) -> Name {
+        self.graph.layer_norm(rows, weight, bias, self.config.encoder.layer_norm_eps as f32)
     }
 
     fn layer(&mut self, hidden: &Name, mask: &Name) -> Result<Name> {
         let weights = [self.weights()?, self.weights()?, self.weights()?];
         let biases = [self.floats()?, self.floats()?, self.floats()?];
+        let [output, widening, narrowing] = [self.linear()?, self.linear()?, self.linear()?];
+        let [attention_norm, ffn_norm] = [self.norm()?, self.norm()?];
         let mut input = Rows::from(hidden);
         let projected = [0, 1, 2].map(|part| self.product(&mut input, &weights[part], &biases[part]));
         let context = self.attention(projected, mask);
-        let attended = self.linear(&context)?;
+        let attended = self.multiplied(&context, &output);
         let sum = self.graph.two("Add", hidden, &attended);
-        let attended = self.norm(&sum)?;
-        let wide = self.linear(&attended)?;
+        let attended = self.normalised(&sum, &attention_norm);
+        let wide = self.multiplied(&attended, &widening);
         let wide = self.gelu(&wide);
-        let out = self.linear(&wide)?;
+        let out = self.multiplied(&wide, &narrowing);
         let sum = self.graph.two("Add", &attended, &out);
-        self.norm(&sum)
+        Ok(self.normalised(&sum, &ffn_norm))
     }
 
     /// Attention of all heads: softmax of the scaled scores of query and key, times value.
@@ -200,10 +206,13 @@ impl Network<'_> {
         graph.two("Reshape", &context, &together)
     }
 
-    /// A linear layer with the next two tensors.
-    fn linear(&mut self, rows: &Name) -> Result<Name> {
-        let (weights, bias) = (self.weights()?, self.floats()?);
-        Ok(self.product(&mut rows.into(), &weights, &bias))
+    /// The next two tensors as the weights and the bias of a linear layer.
+    fn linear(&mut self) -> Result<(Weights, Name)> {
+        Ok((self.weights()?, self.floats()?))
+    }
+
+    fn multiplied(&mut self, rows: &Name, (weights, bias): &(Weights, Name)) -> Name {
+        self.product(&mut rows.into(), weights, bias)
     }
 
     fn quantised(&mut self, rows: &Name) -> Integers {
