@@ -120,7 +120,7 @@ fn window_size(header: &[u8]) -> u64 {
     // The content's length, behind the dictionary's number.
     let at = 5 + [0, 1, 2, 4][usize::from(descriptor & 3)];
     let length = 1usize << (descriptor >> 6);
-    let number = (0..length).rev().fold(0u64, |number, place| number << 8 | u64::from(byte(at + place)));
+    let number = (0..length).rev().fold(0u64, |number, place| (number << 8) | u64::from(byte(at + place)));
     if length == 2 { number + 256 } else { number }
 }
 
