@@ -77,7 +77,7 @@ impl CorpusFiles {
             let hidden = entry.depth() > 0 && entry.file_name().to_string_lossy().starts_with('.');
             // Only folders are compared, for each comparison asks the file system.
             let is_output = || entry.file_type().is_dir() && entry.path().canonicalize().ok().as_deref() == out;
-            !hidden && !(out.is_some() && is_output())
+            !(hidden || out.is_some() && is_output())
         };
         for entry in WalkDir::new(path).follow_links(true).into_iter().filter_entry(is_seen) {
             let entry = entry.map_err(|e| Error::Read { path: e.path().unwrap_or(path).into(), source: e.into() })?;

@@ -154,6 +154,8 @@ fn text_at(column: &dyn Array, row: usize) -> Option<Result<String, usize>> {
         DataType::Dictionary(..) => {
             let dictionary = column.as_any_dictionary_opt()?;
             let (keys, values) = (dictionary.keys(), dictionary.values());
+            // Keys are of any integer type.
+            #[allow(clippy::unnecessary_fallible_conversions)]
             let key = downcast_integer_array!(
                 keys => usize::try_from(keys.value(row)).ok()?,
                 _ => return None

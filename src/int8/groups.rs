@@ -137,7 +137,7 @@ fn first_fit(panel: &[IntLine]) -> Vec<Bin> {
             (sums.iter().copied().fold(0, u8::max), step as u16, sums)
         })
         .collect();
-    sizes.sort_by(|a, b| b.0.cmp(&a.0));
+    sizes.sort_by_key(|&(size, ..)| std::cmp::Reverse(size));
     let mut bins: Vec<Bin> = Vec::with_capacity(panel.len() / SMALL + 1);
     // Bins before this one are full.
     let mut open = 0;
