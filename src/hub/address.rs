@@ -123,7 +123,7 @@ fn hub(name: &str) -> Option<Place> {
             && part != ".."
             && part.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
     };
-    let file_is_plain = file.is_none_or(|file| plain(file));
+    let file_is_plain = file.is_none_or(&plain);
     (plain(owner) && plain(name) && plain(revision) && file_is_plain).then(|| Place::Hub {
         model: format!("{owner}/{name}"),
         revision: revision.into(),
@@ -174,7 +174,7 @@ mod tests {
         ] {
             let address: Address = text.parse().unwrap();
             assert_eq!((address.to_string().as_str(), address.file()), (written, file));
-            assert!(folder.is_empty() || address.folder() == PathBuf::from(folder));
+            assert!(folder.is_empty() || address.folder() == std::path::Path::new(folder));
         }
         let text = format!("hf://o/n@main/a.safetensors#sha256={sha256}");
         assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
